@@ -1,0 +1,1 @@
+"""Adapters to runtimes. They know batches of arrays, never requests, queues or sockets."""

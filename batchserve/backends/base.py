@@ -1,0 +1,106 @@
+"""What the engine needs of a runtime: load a model file, say what it takes and whether rows are independent, run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from batchserve.config import ModelConfig
+from batchserve.core.tensors import Array, TensorSpec
+
+__all__ = ["Backend", "Batchability", "ModelFile", "Session"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One version of a model on disk.
+
+    Attributes:
+        name: The model's name on the wire.
+        version: Its version, from the folder it lies in; 1 for a plain file.
+        path: The file to load. For logs on this machine only: never shown to a client.
+    """
+
+    name: str
+    version: int
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Batchability:
+    """Whether rows of different requests may share a run.
+
+    Attributes:
+        is_batchable: True if the graph has a free batch axis everywhere and runs proved the rows independent.
+        why: One sentence that a person can act on, for the log and the model's configuration; holds no file path.
+    """
+
+    is_batchable: bool
+    why: str
+
+
+class Session(Protocol):
+    """A model held by a runtime, ready to run.
+
+    Attributes:
+        inputs: Required inputs in the model's order, full wire shapes (-1 where free).
+        outputs: Outputs in the model's order, full wire shapes.
+        batchability: The verdict and its reason.
+        providers: Execution providers in use, most preferred first, as the runtime names them.
+        facts: Short words about how it runs (threads, spinning, runtime version) for logs and configuration answers.
+    """
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    @property
+    def batchability(self) -> Batchability: ...
+    @property
+    def providers(self) -> tuple[str, ...]: ...
+    @property
+    def facts(self) -> Mapping[str, str]: ...
+
+    def sample(self, rows: int) -> list[Array]:
+        """Make inputs the model accepts, for warm-up and proofs.
+
+        Args:
+            rows: Rows on axis 0 if the model is batchable; otherwise 1, and the model's own shape with free axes short.
+
+        Returns:
+            One array per input. Random, the same for the same `rows`.
+        """
+        ...
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """Run the model once. Any thread, several at a time; blocks.
+
+        Args:
+            inputs: One C-contiguous array of the input's dtype per input, in order. They are only read.
+            output_mask: Bit i set to compute output i; at least one.
+
+        Returns:
+            One array for each bit set, in the model's order, owned by the caller.
+
+        Raises:
+            BackendError: The runtime refused or failed; the session stays usable.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give the runtime's memory back. Nothing may be running, and nothing runs afterwards."""
+        ...
+
+
+class Backend(Protocol):
+    """A runtime."""
+
+    def load(self, file: ModelFile, config: ModelConfig) -> Session:
+        """Load one version of a model and find out what it is. Blocks, on a helper thread; one load at a time.
+
+        Raises:
+            ModelLoadError: The file is missing, not a model, corrupt or cannot be served, with the reason.
+        """
+        ...

@@ -1,0 +1,100 @@
+"""What the engine tells whoever listens: once per batch, once per change of state, never per request on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from batchserve.engine.model import Model
+
+__all__ = ["BatchEnded", "Listener", "ModelState", "NullListener", "RequestsEnded"]
+
+
+class ModelState:
+    """States of a model version (protocol.md section 11); plain strings, so that they print as they are."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNLOADING = "UNLOADING"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEnded:
+    """One execution came back, well or not.
+
+    Attributes:
+        rows: Rows it ran.
+        requests: Requests (or parts of split ones) that rode in it.
+        reason: Why it was cut: `full`, `idle`, `timer`, `deadline`, `shape`, `drain`; `isolate` for a repeated half.
+        instance: Index of the instance that ran it.
+        ok: True if the runtime answered as promised.
+        start_s: The instance's thread took it up (monotonic, as all of these).
+        run_start_s: Gathered; the runtime was called.
+        run_end_s: The runtime returned.
+        done_s: Split, back on the event loop.
+        arrivals_s: Arrival of each request that this batch completed (split requests count in their last part's batch).
+        admissions_s: When each of those entered the queue; same order and length.
+        completed_rows: Rows of those requests altogether.
+        late: How many of those were past their deadline when they were done.
+    """
+
+    rows: int
+    requests: int
+    reason: str
+    instance: int
+    ok: bool
+    start_s: float
+    run_start_s: float
+    run_end_s: float
+    done_s: float
+    arrivals_s: Sequence[float]
+    admissions_s: Sequence[float]
+    completed_rows: int
+    late: int
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsEnded:
+    """Requests of one model that ended without an answer from it, all for one reason, at one moment.
+
+    Attributes:
+        outcome: `failed`, `expired`, `cancelled` or `refused`.
+        arrivals_s: Arrival of each (monotonic seconds).
+        ended_s: When they ended.
+    """
+
+    outcome: str
+    arrivals_s: Sequence[float]
+    ended_s: float
+
+
+class Listener(Protocol):
+    """Listens to the engine. Every call comes on the event loop and must return within microseconds."""
+
+    def model_state(self, model: Model, state: str, reason: str) -> None:
+        """Note that a version changed state. LOADING comes before anything else about it."""
+        ...
+
+    def batch_ended(self, model: Model, event: BatchEnded) -> None:
+        """Note one execution."""
+        ...
+
+    def requests_ended(self, model: Model, event: RequestsEnded) -> None:
+        """Note requests that ended without an answer."""
+        ...
+
+
+class NullListener:
+    """Hears nothing; the base for listeners that care about part of it."""
+
+    def model_state(self, model: Model, state: str, reason: str) -> None:
+        """Ignore."""
+
+    def batch_ended(self, model: Model, event: BatchEnded) -> None:
+        """Ignore."""
+
+    def requests_ended(self, model: Model, event: RequestsEnded) -> None:
+        """Ignore."""
