@@ -41,7 +41,9 @@ def _table() -> dict[str, DataType]:
     rows = [
         DataType("BOOL", np.dtype(np.bool_), "bool", "TYPE_BOOL", 1, "bool"),
         *(
-            DataType(f"{sign}INT{bits}", np.dtype(f"<{letter}{bits // 8}"), onnx, f"TYPE_{sign}INT{bits}", bits // 8, "int")
+            DataType(
+                f"{sign}INT{bits}", np.dtype(f"<{letter}{bits // 8}"), onnx, f"TYPE_{sign}INT{bits}", bits // 8, "int"
+            )
             for sign, letter in (("U", "u"), ("", "i"))
             for bits, onnx in ((b, f"{sign.lower()}int{b}") for b in (8, 16, 32, 64))
         ),

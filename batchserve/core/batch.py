@@ -1,0 +1,110 @@
+"""A batch: the entries that run together, how their rows are joined and given back."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchserve.errors import BadBackendOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchserve.core.tensors import Array
+    from batchserve.core.ticket import Entry
+
+__all__ = ["Batch", "gather", "halves", "scatter"]
+
+
+class Batch:
+    """Entries of one shape key that run together on one slot.
+
+    Attributes:
+        entries: In queue order; never empty.
+        rows: Their rows together.
+        output_mask: Outputs that at least one of them asked for.
+        reason: Why it was cut, one of `counters.CUT_REASONS`.
+        slot: Index of the slot it runs on.
+    """
+
+    __slots__ = ("entries", "output_mask", "reason", "rows", "slot")
+
+    def __init__(self, entries: list[Entry], reason: str, slot: int) -> None:
+        self.entries = entries
+        self.reason = reason
+        self.slot = slot
+        rows = mask = 0
+        for entry in entries:
+            rows += entry.rows
+            mask |= entry.ticket.request.output_mask
+        self.rows = rows
+        self.output_mask = mask
+
+    def __repr__(self) -> str:
+        return f"Batch(rows={self.rows}, reason={self.reason!r}, slot={self.slot}, entries={self.entries!r})"
+
+
+def halves(entries: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+    """Cut the entries of a failed batch in two, for runs that find out whose fault it was.
+
+    With one guilty entry among n this leads to at most 2·log2(n) + 1 further runs (batching.md section 10).
+    """
+    middle = (len(entries) + 1) // 2
+    return entries[:middle], entries[middle:]
+
+
+def gather(batch: Batch) -> tuple[Array, ...]:
+    """Join the rows of a batch's entries. Runs on the instance's thread.
+
+    Returns:
+        One C-contiguous array for each input, `dtype[B, ...]` with B the batch's rows. The arrays of a lone entry are
+        passed through without a copy, so nobody may write to them.
+    """
+    if len(batch.entries) == 1:
+        return batch.entries[0].arrays()
+    # One call to concatenate is the quickest way on the CPU: 3.5 µs for 32 small rows, where copying row by row into
+    # a kept buffer takes 11 µs.
+    columns = zip(*(entry.arrays() for entry in batch.entries), strict=True)
+    return tuple(np.concatenate(column) for column in columns)
+
+
+def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> None:
+    """Give each entry of a batch its own rows of the outputs it asked for, as views.
+
+    Args:
+        batch: Entries in the order their rows were gathered; their `outputs` are set.
+        outputs: One array for each bit of the batch's `output_mask`, each `dtype[B, ...]` with B the batch's rows
+            if the model batches. The views keep them alive; nobody may write to them.
+        is_batching: False if the model has no batch axis: the one entry gets the outputs whole.
+
+    Raises:
+        BadBackendOutput: An output is missing, or its first axis is not B. No entry has been given anything.
+    """
+    if len(outputs) != batch.output_mask.bit_count():
+        raise BadBackendOutput(f"{len(outputs)} outputs came back, {batch.output_mask.bit_count()} were asked for")
+    if is_batching:
+        for position, output in enumerate(outputs):
+            if output.ndim == 0 or output.shape[0] != batch.rows:
+                raise BadBackendOutput(
+                    f"output {position} of the run has shape {list(output.shape)}, expected {batch.rows} rows first"
+                )
+    at = 0
+    for entry in batch.entries:
+        stop = at + entry.rows
+        wanted = _wanted(outputs, batch.output_mask, entry.ticket.request.output_mask)
+        entry.outputs = tuple(output[at:stop] for output in wanted) if is_batching else tuple(wanted)
+        at = stop
+
+
+def _wanted(outputs: Sequence[Array], computed: int, asked: int) -> Sequence[Array]:
+    """Pick the outputs in `asked` out of those in `computed`, which holds them all."""
+    if asked == computed:
+        return outputs
+    picked, position = [], 0
+    for bit in range(computed.bit_length()):
+        if computed >> bit & 1:
+            if asked >> bit & 1:
+                picked.append(outputs[position])
+            position += 1
+    return picked

@@ -1,0 +1,58 @@
+"""What happened to the requests of one model version, in plain integers that are read when somebody asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["CUT_REASONS", "REFUSAL_REASONS", "Counters"]
+
+REFUSAL_REASONS = ("target", "queue", "standing", "memory", "drain")
+"""Why a request was turned away (batching.md section 11)."""
+
+CUT_REASONS = ("full", "idle", "timer", "deadline", "shape", "drain", "isolate")
+"""Why a batch was cut; `isolate` is a half of a failed one that runs again."""
+
+
+def _zeros(names: tuple[str, ...]) -> dict[str, int]:
+    return dict.fromkeys(names, 0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the version was loaded. Event loop only.
+
+    Invariant between events: `received` equals the sum of the outcomes and of what is queued and running
+    (batching.md section 12, conservation). A split request counts once.
+
+    Attributes:
+        received: Requests that named this version, whatever became of them.
+        completed: Answered.
+        late: Of the completed, those answered after their deadline.
+        invalid: The caller's mistake.
+        expired: Deadline passed before the run began.
+        cancelled: The client left first.
+        failed: The model failed on them.
+        refused: Turned away, by reason.
+        rows: Rows of the completed requests.
+        executions: Runs that succeeded.
+        failed_executions: Runs that failed, repeated halves included.
+        batches: Runs started, by cut reason.
+    """
+
+    received: int = 0
+    completed: int = 0
+    late: int = 0
+    invalid: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    failed: int = 0
+    refused: dict[str, int] = field(default_factory=lambda: _zeros(REFUSAL_REASONS))
+    rows: int = 0
+    executions: int = 0
+    failed_executions: int = 0
+    batches: dict[str, int] = field(default_factory=lambda: _zeros(CUT_REASONS))
+
+    @property
+    def ended(self) -> int:
+        """Requests that have their one outcome."""
+        return self.completed + self.invalid + self.expired + self.cancelled + self.failed + sum(self.refused.values())

@@ -1,0 +1,71 @@
+"""One model's configuration as the rules read it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from batchserve.core.request import Request
+
+__all__ = ["Limits"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The configuration of one model, as the rules need it (batching.md section 3).
+
+    Attributes:
+        max_batch_size: Rows in one run; 0 if requests are whole runs, each counting as one row.
+        timeout_s: Limit until a request's run begins.
+        allow_timeout_override: False if what a request asks for in its place is ignored.
+        max_queue_delay_s: None for `auto`, which holds nothing until costs are learnt; 0 never holds; else the timer.
+        max_queue_size: Rows that may wait.
+        priority_levels: How many levels there are.
+        split_large: True if larger requests are cut into several runs.
+        isolate_failures: True if a failed batch is run again in halves.
+        slots: Batches of this model that may run at once.
+    """
+
+    max_batch_size: int
+    timeout_s: float
+    max_queue_size: int
+    allow_timeout_override: bool = True
+    max_queue_delay_s: float | None = None
+    priority_levels: int = 1
+    split_large: bool = True
+    isolate_failures: bool = True
+    slots: int = 1
+
+    @property
+    def run_rows(self) -> int:
+        """Rows in one run as the rules read it: no batch axis counts as 1."""
+        return max(1, self.max_batch_size)
+
+    def oversize(self, rows: int) -> str:
+        """Say why a request of so many rows can never run, "" if it can (batching.md section 6, rule 2)."""
+        if rows <= self.run_rows:
+            return ""
+        if not self.split_large:
+            return (
+                f"{rows} rows are more than max_batch_size = {self.max_batch_size}, and split_large is false: "
+                "send fewer rows in a request"
+            )
+        if rows > self.max_queue_size:
+            return (
+                f"{rows} rows are more than the queue can hold (max_queue_size = {self.max_queue_size}): "
+                "send fewer rows in a request"
+            )
+        return ""
+
+    def timeout_of(self, request: Request) -> float:
+        """Return the seconds that a request may wait: never more than the model's own limit."""
+        if request.timeout_s is None or not self.allow_timeout_override:
+            return self.timeout_s
+        return min(self.timeout_s, request.timeout_s)
+
+    def level_of(self, request: Request) -> int:
+        """Return a request's priority level: what it names, at most the last one; the middle one if it names none."""
+        if not request.priority:
+            return (self.priority_levels + 1) // 2
+        return min(request.priority, self.priority_levels)

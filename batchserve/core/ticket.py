@@ -1,0 +1,111 @@
+"""An admitted request's life: the ticket that ends once, and the entries that wait in the queue for it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from batchserve.core.request import Request, Response
+    from batchserve.core.tensors import Array
+    from batchserve.errors import RequestError
+
+__all__ = ["Entry", "EntryState", "Outcome", "Ticket"]
+
+
+class EntryState(Enum):
+    """Where one entry is."""
+
+    QUEUED = "queued"
+    TAKEN = "taken"
+    GONE = "gone"
+
+
+class Outcome(Enum):
+    """How a ticket ended; the value is the metric label."""
+
+    COMPLETED = "completed"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+class Ticket:
+    """One admitted request.
+
+    Invariant: `outcome` is set exactly once, by the policy; after that no entry of it is queued.
+
+    Attributes:
+        request: What was asked. Only its arrays are read by the instance's thread.
+        entries: Its parts in row order; one unless the request was split.
+        admitted_s: When it entered the queue.
+        level: Priority level, 1 the most important.
+        deadline_s: Moment after which it is not started any more.
+        outcome: None while queued or running.
+        error: What to tell the client, for every outcome but `completed` and `cancelled`.
+        is_started: True once a part of it was put into a batch.
+        pending: Parts that have not come back.
+        reply: The engine's way back to the client; the core never calls it.
+    """
+
+    __slots__ = (
+        "admitted_s",
+        "deadline_s",
+        "entries",
+        "error",
+        "is_started",
+        "level",
+        "outcome",
+        "pending",
+        "reply",
+        "request",
+    )
+
+    def __init__(self, request: Request, admitted_s: float, deadline_s: float, level: int) -> None:
+        self.request = request
+        self.level = level
+        self.admitted_s = admitted_s
+        self.deadline_s = deadline_s
+        self.entries: tuple[Entry, ...] = ()
+        self.outcome: Outcome | None = None
+        self.error: RequestError | None = None
+        self.is_started = False
+        self.pending = 0
+        self.reply: Callable[[Response | RequestError], None] | None = None
+
+
+class Entry:
+    """The rows of a ticket that ride in one batch: all of them, or a part of a split request.
+
+    Attributes:
+        ticket: Whose rows these are.
+        first_row: First row of the request that this entry carries.
+        rows: How many.
+        number: Position in the order of arrival; parts of one request are consecutive.
+        state: Where it is. The queue and the policy write it.
+        outputs: Its rows of the outputs, put there by the instance's thread before the batch comes back.
+    """
+
+    __slots__ = ("first_row", "number", "outputs", "rows", "state", "ticket")
+
+    def __init__(self, ticket: Ticket, first_row: int, rows: int, number: int) -> None:
+        self.ticket = ticket
+        self.first_row = first_row
+        self.rows = rows
+        self.number = number
+        self.state = EntryState.QUEUED
+        self.outputs: tuple[Array, ...] | None = None
+
+    def arrays(self) -> tuple[Array, ...]:
+        """Return its rows of the request's inputs: the arrays themselves, or views for a part."""
+        request = self.ticket.request
+        if len(self.ticket.entries) == 1:
+            return request.inputs
+        stop = self.first_row + self.rows
+        return tuple(array[self.first_row : stop] for array in request.inputs)
+
+    def __repr__(self) -> str:
+        return f"Entry(number={self.number}, rows={self.rows}, state={self.state.value})"
