@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchserve.core.tensors import Array
-    from batchserve.core.ticket import Entry
+    from batchserve.core.ticket import Entry, Ticket
 
-__all__ = ["Batch", "gather", "halves", "scatter"]
+__all__ = ["Batch", "gather", "halves", "join_parts", "scatter"]
 
 
 class Batch:
@@ -95,6 +95,21 @@ def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> Non
         wanted = _wanted(outputs, batch.output_mask, entry.ticket.request.output_mask)
         entry.outputs = tuple(output[at:stop] for output in wanted) if is_batching else tuple(wanted)
         at = stop
+
+
+def join_parts(ticket: Ticket) -> None:
+    """Put the outputs of a split request's parts together again, or note in `fault` why that cannot be done.
+
+    Copies: the parts are views of different runs. All entries must have their outputs.
+    """
+    columns = zip(*(entry.outputs or () for entry in ticket.entries), strict=True)
+    try:
+        ticket.outputs = tuple(np.concatenate(column) for column in columns)
+    except ValueError:
+        # An output whose other axes depend on the rows' contents: each run may have given another length.
+        ticket.fault = (
+            f"the outputs of its {len(ticket.entries)} parts have different shapes: send at most max_batch_size rows"
+        )
 
 
 def _wanted(outputs: Sequence[Array], computed: int, asked: int) -> Sequence[Array]:

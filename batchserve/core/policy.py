@@ -306,7 +306,9 @@ class Policy:
     def _complete(self, entry: Entry, now: float, ended: list[Ticket]) -> None:
         ticket = entry.ticket
         ticket.pending -= 1
-        if ticket.outcome is None and ticket.pending == 0:
+        if ticket.fault:
+            self._fail((entry,), ended, ticket.fault)
+        elif ticket.outcome is None and ticket.pending == 0:
             self._end(ticket, Outcome.COMPLETED)
             counters = self.counters
             counters.completed += 1
@@ -314,11 +316,15 @@ class Policy:
             counters.late += now > ticket.deadline_s
             ended.append(ticket)
 
-    def _fail(self, entries: Iterable[Entry], ended: list[Ticket]) -> None:
+    def _fail(self, entries: Iterable[Entry], ended: list[Ticket], why: str = "") -> None:
         for entry in entries:
             ticket = entry.ticket
             if ticket.outcome is None:  # two parts of one request may ride in one batch
-                self._end(ticket, Outcome.FAILED, ExecutionFailed(f"model '{self.name}' failed on this request"))
+                self._end(
+                    ticket,
+                    Outcome.FAILED,
+                    ExecutionFailed(f"model '{self.name}' failed on this request{': ' if why else ''}{why}"),
+                )
                 self.counters.failed += 1
                 ended.append(ticket)
 

@@ -47,6 +47,9 @@ class Ticket:
         outcome: None while queued or running.
         error: What to tell the client, for every outcome but `completed` and `cancelled`.
         is_started: True once a part of it was put into a batch.
+        is_joined: True once the parts of a split request are being joined, or have been.
+        outputs: The joined outputs of a split request; None otherwise, see the entry's.
+        fault: Why the parts of a split request could not be joined, else "".
         pending: Parts that have not come back.
         reply: The engine's way back to the client; the core never calls it.
     """
@@ -56,9 +59,12 @@ class Ticket:
         "deadline_s",
         "entries",
         "error",
+        "fault",
+        "is_joined",
         "is_started",
         "level",
         "outcome",
+        "outputs",
         "pending",
         "reply",
         "request",
@@ -73,8 +79,17 @@ class Ticket:
         self.outcome: Outcome | None = None
         self.error: RequestError | None = None
         self.is_started = False
+        self.is_joined = False
+        self.outputs: tuple[Array, ...] | None = None
+        self.fault = ""
         self.pending = 0
         self.reply: Callable[[Response | RequestError], None] | None = None
+
+    def result(self) -> tuple[Array, ...]:
+        """Return the outputs it asked for, in the model's order. Only once it is completed."""
+        outputs = self.outputs if len(self.entries) > 1 else self.entries[0].outputs
+        assert outputs is not None, "asked for the result of a ticket that was not completed"
+        return outputs
 
 
 class Entry:
@@ -99,10 +114,15 @@ class Entry:
         self.state = EntryState.QUEUED
         self.outputs: tuple[Array, ...] | None = None
 
+    @property
+    def is_part(self) -> bool:
+        """True if the request was split."""
+        return len(self.ticket.entries) > 1
+
     def arrays(self) -> tuple[Array, ...]:
         """Return its rows of the request's inputs: the arrays themselves, or views for a part."""
         request = self.ticket.request
-        if len(self.ticket.entries) == 1:
+        if not self.is_part:
             return request.inputs
         stop = self.first_row + self.rows
         return tuple(array[self.first_row : stop] for array in request.inputs)

@@ -74,8 +74,17 @@ class RequestsEnded:
 class Listener(Protocol):
     """Listens to the engine. Every call comes on the event loop and must return within microseconds."""
 
-    def model_state(self, model: Model, state: str, reason: str) -> None:
-        """Note that a version changed state. LOADING comes before anything else about it."""
+    def model_state(self, name: str, version: int, state: str, reason: str, model: Model | None) -> None:
+        """Note that a version changed state.
+
+        Args:
+            name: The model's name.
+            version: Which version.
+            state: One of `ModelState`. LOADING comes before anything else about a version.
+            reason: Why, for UNAVAILABLE; else "".
+            model: The loaded version itself for READY and UNLOADING, and for UNAVAILABLE after it had been loaded;
+                None before that. A reload announces READY again, with the object that took over, and no LOADING.
+        """
         ...
 
     def batch_ended(self, model: Model, event: BatchEnded) -> None:
@@ -90,7 +99,7 @@ class Listener(Protocol):
 class NullListener:
     """Hears nothing; the base for listeners that care about part of it."""
 
-    def model_state(self, model: Model, state: str, reason: str) -> None:
+    def model_state(self, name: str, version: int, state: str, reason: str, model: Model | None) -> None:
         """Ignore."""
 
     def batch_ended(self, model: Model, event: BatchEnded) -> None:

@@ -1,0 +1,258 @@
+"""One version of a model, loaded: what it is, and the way in for requests."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from batchserve.core.cost import CostCurve
+from batchserve.core.limits import Limits
+from batchserve.core.policy import Policy
+from batchserve.core.tensors import ModelSignature
+from batchserve.engine.scheduler import Reply, Scheduler
+from batchserve.engine.warmup import warm_up
+from batchserve.errors import ModelLoadError, RequestError
+
+if TYPE_CHECKING:
+    from batchserve.backends.base import Backend, ModelFile, Session
+    from batchserve.config import ModelConfig
+    from batchserve.core.counters import Counters
+    from batchserve.core.request import Request, Response
+    from batchserve.core.ticket import Ticket
+    from batchserve.engine.events import BatchEnded, Listener, RequestsEnded
+    from batchserve.engine.warmup import WarmUp
+
+__all__ = ["DEFAULT_MAX_BATCH_SIZE", "Model", "load_model"]
+
+DEFAULT_MAX_BATCH_SIZE = 32
+"""Rows in one run of a model that batches, when nothing says otherwise (batching.md section 3)."""
+
+logger = logging.getLogger(__name__)
+
+
+class Model:
+    """A model version that serves. Event loop only; made by `load_model`.
+
+    Attributes:
+        name: Its name on the wire.
+        version: Its version; the wire shows it in decimal.
+        config: The effective configuration.
+        signature: Inputs, outputs and the rows of one run.
+        session: What runs it.
+        curve: Rows and seconds measured at load, ascending; empty if nothing was measured.
+        load_s: Seconds from the start of the load until it was ready.
+    """
+
+    def __init__(
+        self,
+        file: ModelFile,
+        config: ModelConfig,
+        session: Session,
+        measured: WarmUp,
+        *,
+        load_s: float,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        self.name = file.name
+        self.version = file.version
+        self.config = config
+        self.session = session
+        self.load_s = load_s
+        self.signature = ModelSignature(
+            session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows)
+        )
+        self._listeners = listeners
+        limits = _limits(config, self.signature.max_batch_size)
+        curve = CostCurve(measured.points, limits.timeout_s)
+        self.curve = curve.points
+        self._policy = Policy(self.name, limits, curve)
+        self._scheduler = Scheduler(
+            f"{self.name}/{self.version}",
+            self._policy,
+            session,
+            loop=asyncio.get_running_loop(),
+            on_batch=self._batch_ended,
+            on_ended=self._requests_ended,
+        )
+
+    # --- what it is -----------------------------------------------------------------------------------------------
+
+    @property
+    def limits(self) -> Limits:
+        """The limits in force, with every default resolved."""
+        return self._policy.limits
+
+    @property
+    def instances(self) -> int:
+        """Batches that may run at once."""
+        return self.limits.slots
+
+    @property
+    def max_queue_size(self) -> int:
+        """Rows that may wait."""
+        return self.limits.max_queue_size
+
+    @property
+    def max_queue_delay_s(self) -> float | None:
+        """How long a part-filled batch is held; None for `auto`."""
+        return self.limits.max_queue_delay_s
+
+    # --- how it does ----------------------------------------------------------------------------------------------
+
+    @property
+    def counters(self) -> Counters:
+        """Totals since it was loaded."""
+        return self._policy.counters
+
+    @property
+    def queued_rows(self) -> int:
+        """Rows that wait."""
+        return self._policy.queue.rows
+
+    @property
+    def queued_requests(self) -> int:
+        """Requests of which nothing has been started."""
+        return self._policy.queued_requests
+
+    @property
+    def running_requests(self) -> int:
+        """Requests that were started and have not ended."""
+        return self._policy.running_requests
+
+    @property
+    def oldest_arrival_s(self) -> float | None:
+        """Arrival of the request that has waited longest (monotonic seconds), None if nothing waits."""
+        oldest = self._policy.queue.oldest()
+        return None if oldest is None else oldest.ticket.request.arrival_s
+
+    @property
+    def is_draining(self) -> bool:
+        """True once it takes no more work."""
+        return self._policy.is_draining
+
+    # --- requests -------------------------------------------------------------------------------------------------
+
+    def submit(self, request: Request, reply: Reply) -> Ticket:
+        """Queue a request; `reply` is called once, later, with its answer or its error.
+
+        Raises:
+            RequestError: Refused at the door, counted; `reply` will not be called.
+        """
+        return self._scheduler.submit(request, reply)
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Drop a request whose client left; its reply is not called any more. Nothing happens if it has ended."""
+        self._scheduler.cancel(ticket)
+
+    async def infer(self, request: Request) -> Response:
+        """Queue a request and wait for its answer.
+
+        If the caller is cancelled here, the request is: it leaves the queue at once.
+
+        Raises:
+            RequestError: Refused, expired, failed or drained out.
+        """
+        future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        ticket = self._scheduler.submit(request, partial(_settle, future))
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if future.done() and not future.cancelled():
+                future.exception()  # it ended in the turn in which its waiter was cancelled: nobody will read it
+            self._scheduler.cancel(ticket)
+            raise
+
+    def count_invalid(self) -> None:
+        """Count a request that the frontend found invalid before it was submitted."""
+        self._policy.count_invalid()
+
+    def count_refused(self, reason: str) -> None:
+        """Count a request that the frontend turned away before it was submitted."""
+        self._policy.count_refused(reason)
+
+    # --- its end --------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more work and finish what there is; what still waits after `timeout_s` is refused."""
+        await self._scheduler.drain(timeout_s)
+
+    async def close(self) -> None:
+        """End its threads and give its memory back. Only when drained."""
+        await self._scheduler.close()
+        await asyncio.to_thread(self.session.close)
+
+    def _batch_ended(self, event: BatchEnded) -> None:
+        for listener in self._listeners:
+            listener.batch_ended(self, event)
+
+    def _requests_ended(self, event: RequestsEnded) -> None:
+        for listener in self._listeners:
+            listener.requests_ended(self, event)
+
+
+async def load_model(
+    file: ModelFile, config: ModelConfig, backend: Backend, *, executor: Executor, listeners: Sequence[Listener] = ()
+) -> Model:
+    """Load, prove and warm up one version, off the event loop.
+
+    Raises:
+        ModelLoadError: It cannot be served; nothing of it is left behind.
+    """
+    start_s = time.monotonic()
+    session, measured = await asyncio.get_running_loop().run_in_executor(executor, _prepare, file, config, backend)
+    return Model(file, config, session, measured, load_s=time.monotonic() - start_s, listeners=listeners)
+
+
+def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Session, WarmUp]:
+    if file.name == "stats":
+        raise ModelLoadError("a model cannot be named 'stats', which is a route of the protocol: rename it")
+    session = backend.load(file, config)
+    try:
+        max_rows = _max_rows(session, config)
+        if not session.batchability.is_batchable and config.max_batch_size:
+            logger.warning(
+                "model %s/%d: max_batch_size = %d is not used: %s",
+                file.name,
+                file.version,
+                config.max_batch_size,
+                session.batchability.why,
+            )
+        return session, warm_up(file.name, session, max(1, max_rows), config.warmup_budget_s)
+    except BaseException:
+        session.close()
+        raise
+
+
+def _max_rows(session: Session, config: ModelConfig) -> int:
+    """Rows in one run: what is configured, if the model can batch at all."""
+    if not session.batchability.is_batchable:
+        return 0
+    return DEFAULT_MAX_BATCH_SIZE if config.max_batch_size is None else config.max_batch_size
+
+
+def _limits(config: ModelConfig, max_batch_size: int) -> Limits:
+    return Limits(
+        max_batch_size=max_batch_size,
+        timeout_s=config.timeout_s,
+        max_queue_size=config.max_queue_size or max(1024, 32 * max_batch_size),
+        allow_timeout_override=config.allow_timeout_override,
+        max_queue_delay_s=config.max_queue_delay_s,
+        priority_levels=config.priority_levels,
+        split_large=config.split_large,
+        isolate_failures=config.isolate_failures,
+        slots=config.instances,
+    )
+
+
+def _settle(future: asyncio.Future[Response], result: Response | RequestError) -> None:
+    if future.done():  # the waiting task was cancelled in this very turn of the loop
+        return
+    if isinstance(result, RequestError):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

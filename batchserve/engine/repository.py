@@ -1,0 +1,364 @@
+"""What is served: models and their versions, their states, loading, replacing and leaving."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from batchserve.backends.base import ModelFile
+from batchserve.engine.events import ModelState
+from batchserve.engine.model import Model, load_model
+from batchserve.engine.sources import ModelSource, choose_versions, find_model
+from batchserve.errors import ConfigError, ModelLoadError, ModelNotFound, ModelNotReady
+
+if TYPE_CHECKING:
+    from batchserve.backends.base import Backend
+    from batchserve.config import ModelConfig
+    from batchserve.engine.events import Listener
+
+__all__ = ["IndexEntry", "Repository"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """One line of the repository index (protocol.md section 11); `version` is "" for a model never loaded."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+@dataclass(slots=True)
+class _Version:
+    """A version that is or was to be served. Invariant: `model` is set exactly in READY."""
+
+    state: str = ModelState.LOADING
+    reason: str = ""
+    model: Model | None = None
+
+
+@dataclass(slots=True)
+class _Named:
+    """A model by name: its source, its versions, and whether it should be served."""
+
+    source: ModelSource
+    versions: dict[int, _Version] = field(default_factory=dict)
+    is_wanted: bool = True
+    problem: str = ""  # why not even its versions are known
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Repository:
+    """The models of one server. Event loop only.
+
+    A request belongs to the version object it was given here: after a reload the old one finishes what it admitted.
+
+    Args:
+        sources: The models to serve.
+        config_of: Reads the effective configuration of one; called again on every load, on a helper thread.
+        backend: What loads them.
+        listeners: Hear of states and executions.
+        allow_partial: Ready although some models failed to load.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[ModelSource],
+        config_of: Callable[[ModelSource], ModelConfig],
+        backend: Backend,
+        *,
+        listeners: Sequence[Listener] = (),
+        allow_partial: bool = False,
+    ) -> None:
+        self.is_draining = False
+        self._config_of = config_of
+        self._backend = backend
+        self._listeners = listeners
+        self._allow_partial = allow_partial
+        self._named = {source.name: _Named(source) for source in sources}
+        self._routes: dict[tuple[str, str], Model] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        # One thread: creating sessions side by side is not promised to be safe (onnxruntime.md).
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+
+    # --- looking up -----------------------------------------------------------------------------------------------
+
+    def get(self, name: str, version: str = "") -> Model:
+        """Return the version that serves a request.
+
+        Args:
+            name: The model.
+            version: Its version in decimal, "" for the highest that is ready.
+
+        Raises:
+            ModelNotFound: No such model, or no such version of it.
+            ModelNotReady: It is known, but loading, failed or unloaded.
+        """
+        model = self._routes.get((name, version))
+        if model is not None:
+            return model
+        named = self._known(name)
+        if not version:
+            raise ModelNotReady(f"model '{name}' is not ready: {self._why_not(named)}")
+        known = named.versions.get(int(version)) if version.isdecimal() and version.isascii() else None
+        if known is None or str(int(version)) != version:
+            ready = ", ".join(map(str, self.versions(name))) or "none"
+            raise ModelNotFound(f"model '{name}' has no version '{version}'; ready: {ready}")
+        raise ModelNotReady(f"version {version} of model '{name}' is not ready: {known.reason or known.state}")
+
+    def models(self) -> list[Model]:
+        """Return every version that serves, by name, then version."""
+        return [version.model for _, _, version in self._each_version() if version.model is not None]
+
+    def names(self) -> list[str]:
+        """Return the names of all models that are known, loaded or not."""
+        return sorted(self._named)
+
+    def versions(self, name: str) -> list[int]:
+        """Return the versions of a model that serve, ascending.
+
+        Raises:
+            ModelNotFound: No such model.
+        """
+        return [number for number, version in sorted(self._known(name).versions.items()) if version.model is not None]
+
+    def index(self) -> list[IndexEntry]:
+        """List every model and version with its state."""
+        entries = []
+        for name, named in sorted(self._named.items()):
+            if not named.versions:
+                state = ModelState.UNAVAILABLE if named.problem else ModelState.LOADING
+                entries.append(IndexEntry(name, "", state, named.problem))
+            entries += [
+                IndexEntry(name, str(number), version.state, version.reason)
+                for number, version in sorted(named.versions.items())
+            ]
+        return entries
+
+    def readiness(self) -> str:
+        """Say why the server is not ready, "" if it is."""
+        if self.is_draining:
+            return "the server is shutting down"
+        missing = [
+            f"model '{name}': {self._why_not(named)}"
+            for name, named in sorted(self._named.items())
+            if named.is_wanted and not self._is_whole(named)
+        ]
+        is_loading = any(self._is_loading(named) for named in self._named.values())
+        if not missing or (self._allow_partial and self._routes and not is_loading):
+            return ""
+        return "; ".join(missing)
+
+    # --- loading and leaving --------------------------------------------------------------------------------------
+
+    async def load_all(self) -> None:
+        """Load every model. One that fails keeps its reason and does not keep the others from serving."""
+        for name in self.names():
+            try:
+                await self.load(name)
+            except ModelLoadError:
+                continue  # told and kept by load
+
+    async def load(self, name: str) -> None:
+        """Load a model, or load it again from disk. What serves goes on until its successor is ready.
+
+        Raises:
+            ModelNotFound: No such model.
+            ModelLoadError: A version failed. If one of them served before, nothing has changed.
+        """
+        named = self._known(name)
+        async with named.lock:
+            named.source = find_model(named.source.origin, name) or named.source
+            named.is_wanted = True
+            loop = asyncio.get_running_loop()
+            try:
+                config, numbers = await loop.run_in_executor(self._loader, self._plan, named.source)
+            except ModelLoadError as error:
+                if not named.versions:
+                    named.problem = str(error)
+                logger.error("model %s cannot be served: %s", name, error)  # noqa: TRY400  # the reason is the message
+                raise
+            await self._load_versions(named, config, numbers)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service. Returns once nothing new is admitted; what was admitted is finished.
+
+        Raises:
+            ModelNotFound: No such model.
+        """
+        named = self._known(name)
+        async with named.lock:
+            named.is_wanted = False
+            for number, version in named.versions.items():
+                if version.model is not None:
+                    self._retire(named, number, version, "unloaded")
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new work everywhere, finish what is queued within `timeout_s`, and give everything back."""
+        self.is_draining = True
+        for named in self._named.values():
+            for number, version in named.versions.items():
+                if version.model is not None:
+                    self._retire(named, number, version, "the server is shutting down", timeout_s, keep_route=True)
+        while self._leaving:
+            await asyncio.gather(*self._leaving)
+        self._loader.shutdown(wait=False, cancel_futures=True)
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _plan(self, source: ModelSource) -> tuple[ModelConfig, list[int]]:
+        try:
+            config = self._config_of(source)
+        except ConfigError as error:
+            logger.error("model %s: %s", source.name, error)  # noqa: TRY400  # a path in it is for the log only
+            raise ModelLoadError("its configuration cannot be used; the server's log says why") from error
+        return config, choose_versions(config.version_policy, list(source.versions))
+
+    async def _load_versions(self, named: _Named, config: ModelConfig, numbers: Sequence[int]) -> None:
+        name = named.source.name
+        was_serving = any(version.model is not None for version in named.versions.values())
+        loaded: dict[int, Model] = {}
+        failed: dict[int, str] = {}
+        for number in numbers:
+            if (known := named.versions.get(number)) is None or known.model is None:
+                self._set_state(named, number, ModelState.LOADING)
+            try:
+                loaded[number] = await self._load_version(named.source, number, config)
+            except ModelLoadError as error:
+                failed[number] = str(error)
+                logger.error("model %s/%d cannot be served: %s", name, number, error)  # noqa: TRY400  # as above
+        if self.is_draining or (failed and was_serving):  # all or nothing: what serves keeps serving
+            for number, model in loaded.items():
+                await model.close()
+                failed.setdefault(number, "not taken into service, because another version failed")
+            loaded = {}
+        for number, reason in failed.items():
+            if (known := named.versions.get(number)) is None or known.model is None:
+                self._set_state(named, number, ModelState.UNAVAILABLE, reason)
+        if loaded:
+            self._install(named, loaded)
+        if failed:
+            raise ModelLoadError("; ".join(f"version {number}: {reason}" for number, reason in failed.items()))
+
+    async def _load_version(self, source: ModelSource, number: int, config: ModelConfig) -> Model:
+        path = source.versions.get(number)
+        if path is None:
+            raise ModelLoadError(f"version_policy names version {number}, which does not exist")
+        file = ModelFile(source.name, number, path)
+        return await load_model(file, config, self._backend, executor=self._loader, listeners=self._listeners)
+
+    def _install(self, named: _Named, loaded: dict[int, Model]) -> None:
+        """Put new versions in the place of all old ones, between two turns of the loop."""
+        for number, version in named.versions.items():
+            if version.model is not None:
+                reason = "replaced" if number in loaded else "no longer chosen by version_policy"
+                self._retire(named, number, version, reason, is_replaced=number in loaded)
+        for number, model in loaded.items():
+            self._set_state(named, number, ModelState.READY, model=model)
+
+    def _retire(
+        self,
+        named: _Named,
+        number: int,
+        version: _Version,
+        reason: str,
+        timeout_s: float | None = None,
+        *,
+        is_replaced: bool = False,
+        keep_route: bool = False,
+    ) -> None:
+        """Let a serving version finish in the background.
+
+        Args:
+            named: The model.
+            number: The version.
+            version: What is known of it; its model goes.
+            reason: For the index.
+            timeout_s: Less time than its own `drain_timeout`.
+            is_replaced: True if a successor takes its state over, so that none is announced.
+            keep_route: True if it goes on answering look-ups, with refusals: the server is going, not the model.
+        """
+        model = version.model
+        assert model is not None, "only a serving version can be retired"
+        limit_s = model.config.drain_timeout_s if timeout_s is None else min(timeout_s, model.config.drain_timeout_s)
+        if not is_replaced:
+            self._set_state(named, number, ModelState.UNLOADING, reason, leaving=model, keep_route=keep_route)
+        task = asyncio.get_running_loop().create_task(self._finish(named, number, model, limit_s, reason, is_replaced))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _finish(
+        self, named: _Named, number: int, model: Model, timeout_s: float, reason: str, is_replaced: bool
+    ) -> None:
+        await model.drain(timeout_s)
+        await model.close()
+        version = named.versions[number]
+        if not is_replaced and version.state == ModelState.UNLOADING:
+            self._set_state(named, number, ModelState.UNAVAILABLE, reason, leaving=model, keep_route=True)
+
+    def _set_state(
+        self,
+        named: _Named,
+        number: int,
+        state: str,
+        reason: str = "",
+        *,
+        model: Model | None = None,
+        leaving: Model | None = None,
+        keep_route: bool = False,
+    ) -> None:
+        named.problem = ""
+        named.versions[number] = _Version(state, reason, model)
+        if not keep_route:
+            self._reroute(named)
+        for listener in self._listeners:
+            listener.model_state(named.source.name, number, state, reason, model or leaving)
+
+    def _reroute(self, named: _Named) -> None:
+        name = named.source.name
+        for key in [key for key in self._routes if key[0] == name]:
+            del self._routes[key]
+        for number, version in sorted(named.versions.items()):
+            if version.model is not None:
+                self._routes[name, str(number)] = version.model
+                self._routes[name, ""] = version.model
+
+    def _known(self, name: str) -> _Named:
+        named = self._named.get(name)
+        if named is None:
+            raise ModelNotFound(f"model '{name}' is not known; POST /v2/repository/index lists what is")
+        return named
+
+    def _each_version(self) -> Iterable[tuple[str, int, _Version]]:
+        for name, named in sorted(self._named.items()):
+            for number, version in sorted(named.versions.items()):
+                yield name, number, version
+
+    @staticmethod
+    def _is_loading(named: _Named) -> bool:
+        if not named.versions:
+            return not named.problem
+        return any(version.state == ModelState.LOADING for version in named.versions.values())
+
+    @staticmethod
+    def _is_whole(named: _Named) -> bool:
+        """True if everything that should serve does: a version that left on purpose is not missing."""
+        states = [version.state for version in named.versions.values() if version.reason not in _LEFT_ON_PURPOSE]
+        return bool(states) and all(state == ModelState.READY for state in states)
+
+    @staticmethod
+    def _why_not(named: _Named) -> str:
+        if named.problem:
+            return named.problem
+        reasons = [version.reason or version.state for version in named.versions.values() if version.model is None]
+        return "; ".join(reasons) or "loading"
+
+
+_LEFT_ON_PURPOSE = frozenset({"no longer chosen by version_policy"})

@@ -1,0 +1,204 @@
+"""Drives one model's queue to its instances: turns the policy's decisions into hand-overs, timers and replies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from batchserve.core.request import Phases, Request, Response
+from batchserve.core.ticket import Outcome, Ticket
+from batchserve.engine.events import BatchEnded, RequestsEnded
+from batchserve.engine.instance import Execution, Instance
+from batchserve.engine.timer import Timer
+from batchserve.errors import BackendError, InternalError, RequestError
+
+if TYPE_CHECKING:
+    from batchserve.backends.base import Session
+    from batchserve.core.batch import Batch
+    from batchserve.core.policy import Policy
+
+__all__ = ["Reply", "Scheduler"]
+
+Reply = Callable[[Response | RequestError], None]
+
+logger = logging.getLogger(__name__)
+
+
+class Scheduler:
+    """The asyncio side of a `Policy`.
+
+    Owns the instances and the timer of one model version. Event loop only. Arrivals only mark it dirty; the decision
+    is taken once at the end of the loop's turn, so requests read in the same turn share a batch at no cost in time.
+
+    Args:
+        name: The model's name and version, for threads and the log.
+        policy: Its rules and queue.
+        session: What runs the batches.
+        loop: The event loop.
+        on_batch: Hears of each execution.
+        on_ended: Hears of requests that ended without an answer.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy,
+        session: Session,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        on_batch: Callable[[BatchEnded], None],
+        on_ended: Callable[[RequestsEnded], None],
+    ) -> None:
+        self.policy = policy
+        self._name = name
+        self._loop = loop
+        self._on_batch = on_batch
+        self._on_ended = on_ended
+        self._is_marked = False
+        self._is_closed = False
+        self._empty: asyncio.Future[None] | None = None
+        self._timer = Timer(loop, self._turn)
+        self._instances = [
+            Instance(
+                f"{name}#{index}",
+                session,
+                is_batching=policy.limits.max_batch_size > 0,
+                loop=loop,
+                on_done=self._batch_done,
+            )
+            for index in range(policy.limits.slots)
+        ]
+
+    def submit(self, request: Request, reply: Reply) -> Ticket:
+        """Queue a request.
+
+        Args:
+            request: Checked against the signature.
+            reply: Called exactly once with the answer or the error, later on the event loop; not called if the
+                request is cancelled.
+
+        Raises:
+            RequestError: It was refused, and `reply` will not be called.
+        """
+        ticket = self.policy.arrive(request, time.monotonic())
+        ticket.reply = reply
+        if not self._is_marked:
+            self._is_marked = True
+            self._loop.call_soon(self._turn)
+        return ticket
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Drop a request whose client left. Nothing happens if it has ended."""
+        if ticket.outcome is not None:
+            return
+        self.policy.cancel(ticket)
+        ticket.reply = None
+        self._on_ended(RequestsEnded("cancelled", (ticket.request.arrival_s,), time.monotonic()))
+        self._turn()  # if it was the head, or the last of a drain, something may have changed
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop admission, finish what waits within `timeout_s`, give up the rest, and wait for running batches.
+
+        May be called again with less time. Cancelling the wait leaves the drain going.
+        """
+        self.policy.drain(time.monotonic() + timeout_s)
+        self._turn()
+        if self.policy.is_empty:
+            return
+        if self._empty is None:
+            self._empty = self._loop.create_future()
+        await asyncio.shield(self._empty)
+
+    async def close(self) -> None:
+        """End the instances' threads. Only when drained; waits for them without holding the loop."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self._timer.close()
+        for instance in self._instances:
+            instance.stop()
+        for instance in self._instances:
+            await asyncio.to_thread(instance.join)
+
+    def _turn(self) -> None:
+        """Take the decision and carry it out."""
+        self._is_marked = False
+        if self._is_closed:
+            return
+        decision = self.policy.decide(time.monotonic())
+        for batch in decision.batches:
+            self._instances[batch.slot].start(batch)
+        self._timer.wake_at(decision.wake_s)
+        if decision.ended:
+            self._reply_errors(decision.ended)
+        if self._empty is not None and not self._empty.done() and self.policy.is_empty:
+            self._empty.set_result(None)
+
+    def _batch_done(self, batch: Batch, execution: Execution) -> None:
+        now = time.monotonic()
+        ended = self.policy.finish(batch, now, ok=execution.error is None)
+        if execution.error is not None:
+            self._log_failure(batch, execution.error)
+        self._turn()  # the next batch is handed over before the answers of this one are written
+        completed = [ticket for ticket in ended if ticket.outcome is Outcome.COMPLETED]
+        for ticket in completed:
+            request = ticket.request
+            phases = Phases(
+                request.arrival_s, ticket.admitted_s, execution.start_s, execution.run_start_s, execution.run_end_s, now
+            )
+            self._reply(ticket, Response(ticket.result(), phases, batch.rows))
+        if len(completed) < len(ended):
+            self._reply_errors([ticket for ticket in ended if ticket.outcome is not Outcome.COMPLETED])
+        self._on_batch(_event(batch, execution, completed, now))
+
+    def _reply_errors(self, tickets: Sequence[Ticket]) -> None:
+        by_outcome: dict[str, list[float]] = {}
+        for ticket in tickets:
+            assert ticket.outcome is not None, "ended without an outcome"
+            by_outcome.setdefault(ticket.outcome.value, []).append(ticket.request.arrival_s)
+            self._reply(ticket, ticket.error or InternalError("the server failed on this request"))
+        now = time.monotonic()
+        for outcome, arrivals_s in by_outcome.items():
+            self._on_ended(RequestsEnded(outcome, arrivals_s, now))
+
+    def _reply(self, ticket: Ticket, result: Response | RequestError) -> None:
+        reply, ticket.reply = ticket.reply, None
+        if reply is None:
+            return
+        try:
+            reply(result)
+        except Exception:  # one client's connection must not keep the others of the batch from their answers
+            logger.exception("a reply of model %s could not be delivered", self._name)
+
+    def _log_failure(self, batch: Batch, error: Exception) -> None:
+        will_repeat = len(batch.entries) > 1 and self.policy.limits.isolate_failures
+        logger.warning(
+            "a run of model %s with %d rows of %d requests failed%s: %s",
+            self._name,
+            batch.rows,
+            len(batch.entries),
+            ", it is run again in halves" if will_repeat else "",
+            error,
+            exc_info=None if isinstance(error, BackendError) else error,
+        )
+
+
+def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now: float) -> BatchEnded:
+    return BatchEnded(
+        rows=batch.rows,
+        requests=len(batch.entries),
+        reason=batch.reason,
+        instance=batch.slot,
+        ok=execution.error is None,
+        start_s=execution.start_s,
+        run_start_s=execution.run_start_s,
+        run_end_s=execution.run_end_s,
+        done_s=now,
+        arrivals_s=[ticket.request.arrival_s for ticket in completed],
+        admissions_s=[ticket.admitted_s for ticket in completed],
+        completed_rows=sum(ticket.request.rows for ticket in completed),
+        late=sum(now > ticket.deadline_s for ticket in completed),
+    )
