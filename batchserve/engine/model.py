@@ -177,9 +177,13 @@ class Model:
 
     # --- its end --------------------------------------------------------------------------------------------------
 
-    async def drain(self, timeout_s: float) -> None:
-        """Take no more work and finish what there is; what still waits after `timeout_s` is refused."""
-        await self._scheduler.drain(timeout_s)
+    def start_drain(self, timeout_s: float) -> None:
+        """Take no more work from now on; what still waits after `timeout_s` is refused."""
+        self._scheduler.start_drain(timeout_s)
+
+    async def drained(self) -> None:
+        """Wait until everything that was admitted has ended."""
+        await self._scheduler.drained()
 
     async def close(self) -> None:
         """End its threads and give its memory back. Only when drained."""

@@ -290,14 +290,13 @@ class Repository:
         limit_s = model.config.drain_timeout_s if timeout_s is None else min(timeout_s, model.config.drain_timeout_s)
         if not is_replaced:
             self._set_state(named, number, ModelState.UNLOADING, reason, leaving=model, keep_route=keep_route)
-        task = asyncio.get_running_loop().create_task(self._finish(named, number, model, limit_s, reason, is_replaced))
+        model.start_drain(limit_s)  # at once: nothing is admitted between this turn of the loop and the task's first
+        task = asyncio.get_running_loop().create_task(self._finish(named, number, model, reason, is_replaced))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _finish(
-        self, named: _Named, number: int, model: Model, timeout_s: float, reason: str, is_replaced: bool
-    ) -> None:
-        await model.drain(timeout_s)
+    async def _finish(self, named: _Named, number: int, model: Model, reason: str, is_replaced: bool) -> None:
+        await model.drained()
         await model.close()
         version = named.versions[number]
         if not is_replaced and version.state == ModelState.UNLOADING:

@@ -99,13 +99,16 @@ class Scheduler:
         self._on_ended(RequestsEnded("cancelled", (ticket.request.arrival_s,), time.monotonic()))
         self._turn()  # if it was the head, or the last of a drain, something may have changed
 
-    async def drain(self, timeout_s: float) -> None:
-        """Stop admission, finish what waits within `timeout_s`, give up the rest, and wait for running batches.
+    def start_drain(self, timeout_s: float) -> None:
+        """Stop admission now; what waits is finished within `timeout_s`, the rest given up then.
 
-        May be called again with less time. Cancelling the wait leaves the drain going.
+        May be called again with less time.
         """
         self.policy.drain(time.monotonic() + timeout_s)
         self._turn()
+
+    async def drained(self) -> None:
+        """Wait until nothing waits or runs. Cancelling the wait leaves the drain going."""
         if self.policy.is_empty:
             return
         if self._empty is None:

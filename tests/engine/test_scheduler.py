@@ -1,0 +1,320 @@
+"""The engine around the core: real threads, a real loop, a backend that a test can hold."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.core_requests import make_request
+
+from batchserve.backends.base import ModelFile
+from batchserve.backends.fake import FakeBackend
+from batchserve.config import ModelConfig
+from batchserve.core.request import Request, Response
+from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
+from batchserve.engine.model import Model, load_model
+from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, QueueFull, RequestError
+
+FILE = ModelFile("m", 1, Path("m.onnx"))
+
+
+class Recorder(NullListener):
+    """Keeps what the engine tells."""
+
+    def __init__(self) -> None:
+        self.batches: list[BatchEnded] = []
+        self.ended: list[RequestsEnded] = []
+
+    def batch_ended(self, model: Model, event: BatchEnded) -> None:
+        self.batches.append(event)
+
+    def requests_ended(self, model: Model, event: RequestsEnded) -> None:
+        self.ended.append(event)
+
+
+Load = Callable[..., "asyncio.Future[Model]"]
+
+
+@pytest.fixture
+async def load() -> AsyncIterator[Callable[..., object]]:
+    """Load a model on a backend; it is drained and closed after the test, and no thread of it is left."""
+    models: list[Model] = []
+
+    async def load_one(backend: FakeBackend, listeners: Sequence[NullListener] = (), **config: object) -> Model:
+        settings = {"warmup_budget_s": 0.0, **config}
+        model = await load_model(FILE, ModelConfig(**settings), backend, executor=None, listeners=listeners)  # type: ignore[arg-type]
+        models.append(model)
+        return model
+
+    yield load_one
+    for model in models:
+        if isinstance(gate := model.session._backend.gate, threading.Event):  # type: ignore[attr-defined]
+            gate.set()
+        await drain(model, 0.0)
+        await model.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("m/1#")]
+
+
+def request(value: int = 0, rows: int = 1, **more: object) -> Request:
+    return make_request(rows, value=value, arrival_s=time.monotonic(), **more)  # type: ignore[arg-type]
+
+
+async def held_model(
+    load: Load, **config: object
+) -> tuple[Model, FakeBackend, threading.Event, asyncio.Task[Response]]:
+    """A model whose only slot is busy until the gate is opened."""
+    gate = threading.Event()
+    backend = FakeBackend(gate=gate)
+    model = await load(backend, **config)
+    blocker = asyncio.create_task(model.infer(request(value=-1)))
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    return model, backend, gate, blocker
+
+
+async def drain(model: Model, timeout_s: float) -> None:
+    model.start_drain(timeout_s)
+    await model.drained()
+
+
+async def queued(model: Model, count: int) -> None:
+    """Wait until so many requests are in the queue. Turns of the loop, not time."""
+    while model.queued_requests != count:  # noqa: ASYNC110  # the engine has no event for it, and needs none
+        await asyncio.sleep(0)
+
+
+async def test_every_answer_belongs_to_its_request(load: Load) -> None:
+    model = await load(FakeBackend(), instances=2)
+    sizes = [1 + value % 5 for value in range(200)]
+    answers = await asyncio.gather(*(model.infer(request(value, rows)) for value, rows in enumerate(sizes)))
+    for value, (rows, answer) in enumerate(zip(sizes, answers, strict=True)):
+        assert (answer.outputs[0] == np.full((rows, 4), value)).all()
+    counters = model.counters
+    assert (counters.received, counters.completed, counters.rows) == (200, 200, sum(sizes))
+
+
+async def test_requests_that_arrive_while_the_slot_is_busy_run_together(load: Load) -> None:
+    model, backend, gate, blocker = await held_model(load)
+    waiting = [asyncio.create_task(model.infer(request(value))) for value in range(5)]
+    await queued(model, 5)
+    gate.set()
+    answers = await asyncio.gather(*waiting)
+    await blocker
+    assert [run.rows for run in backend.runs] == [1, 5]
+    assert [answer.batch_rows for answer in answers] == [5] * 5
+
+
+async def test_phases_are_in_order_and_shared_by_the_batch(load: Load) -> None:
+    model = await load(FakeBackend())
+    answers = await asyncio.gather(*(model.infer(request(value)) for value in range(3)))
+    for answer in answers:
+        phases = answer.phases
+        moments = [
+            *(phases.arrival_s, phases.admitted_s, phases.start_s),
+            *(phases.run_start_s, phases.run_end_s, phases.done_s),
+        ]
+        assert moments == sorted(moments)
+    assert len({answer.phases.run_start_s for answer in answers}) == 1
+
+
+async def test_disconnected_request_is_removed_before_its_batch_is_cut(load: Load) -> None:
+    model, backend, gate, blocker = await held_model(load)
+    waiting = [asyncio.create_task(model.infer(request(value))) for value in range(3)]
+    await queued(model, 3)
+    waiting[1].cancel()
+    await queued(model, 2)
+    gate.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    await blocker
+    assert isinstance(results[1], asyncio.CancelledError)
+    assert [run.inputs[0][:, 0].tolist() for run in backend.runs] == [[-1], [0, 2]]
+    assert (model.counters.cancelled, model.counters.completed) == (1, 3)
+
+
+async def test_request_cancelled_while_running_costs_its_neighbours_nothing(load: Load) -> None:
+    gate = threading.Event()
+    backend = FakeBackend(gate=gate)
+    model = await load(backend)
+    tasks = [asyncio.create_task(model.infer(request(value))) for value in range(3)]
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    tasks[0].cancel()
+    gate.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert [int(result.outputs[0][0, 0]) for result in results[1:]] == [1, 2]  # type: ignore[union-attr]
+
+
+async def test_deadline_answers_within_five_milliseconds_of_it_while_the_slot_is_busy(load: Load) -> None:
+    """The timer expires it, not the slot: the slot stays busy until after the answer. The bound in the test is wide;
+    batching.md section 10 asks for 5 ms, which a loaded machine cannot promise."""
+    model, _, gate, blocker = await held_model(load)
+    with pytest.raises(DeadlineExceeded, match="timeout of 20 ms"):
+        await model.infer(request(timeout_s=0.02))
+    assert not blocker.done()
+    assert model.counters.expired == 1
+    gate.set()
+    await blocker
+
+
+async def test_classic_timer_releases_a_part_filled_batch(load: Load) -> None:
+    recorder = Recorder()
+    model = await load(FakeBackend(), (recorder,), max_queue_delay_s=0.01, warmup_budget_s=1.0)
+    started = time.monotonic()
+    await model.infer(request())
+    assert time.monotonic() - started >= 0.01
+    assert [event.reason for event in recorder.batches] == ["timer"]
+
+
+async def test_full_queue_refuses(load: Load) -> None:
+    model, _, gate, blocker = await held_model(load, max_queue_size=2)
+    waiting = asyncio.create_task(model.infer(request(rows=2)))
+    await queued(model, 1)
+    with pytest.raises(QueueFull):
+        await model.infer(request())
+    gate.set()
+    await asyncio.gather(waiting, blocker)
+
+
+async def test_bad_row_fails_alone_and_its_neighbours_are_answered(load: Load) -> None:
+    recorder = Recorder()
+    backend = FakeBackend(fails=lambda inputs: bool((inputs[0] == 13).any()))
+    model = await load(backend, (recorder,))
+    results = await asyncio.gather(*(model.infer(request(value)) for value in range(32)), return_exceptions=True)
+    for value, result in enumerate(results):
+        if value == 13:
+            assert isinstance(result, ExecutionFailed)
+            assert "'m'" in str(result)
+        else:
+            assert isinstance(result, Response)
+            assert (result.outputs[0] == value).all()
+    assert len(backend.runs) <= 1 + 2 * 5 + 1
+    assert [(event.outcome, len(event.arrivals_s)) for event in recorder.ended] == [("failed", 1)]
+    assert model.counters.failed_executions == sum(not event.ok for event in recorder.batches)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda inputs, mask: [inputs[0][:-1]],
+        lambda inputs, mask: [],
+        lambda inputs, mask: [np.int64(3)],
+        lambda inputs, mask: 1 / 0,
+    ],
+    ids=["rows missing", "output missing", "scalar", "crash"],
+)
+async def test_backend_that_breaks_its_promise_fails_the_request_not_the_server(
+    load: Load, function: Callable[..., object]
+) -> None:
+    backend = FakeBackend()
+    model = await load(backend)
+    good, backend.function = backend.function, function  # type: ignore[assignment]
+    with pytest.raises(ExecutionFailed):
+        await model.infer(request())
+    backend.function = good
+    assert (await model.infer(request(5))).outputs[0][0, 0] == 5
+
+
+async def test_split_request_is_joined_in_row_order_across_instances(load: Load) -> None:
+    model = await load(FakeBackend(), instances=3, max_batch_size=4)
+    array = np.arange(50 * 4, dtype=np.int64).reshape(50, 4)
+    ask = Request((array,), 50, ((4,),), 1, time.monotonic())
+    answer = await model.infer(ask)
+    assert (answer.outputs[0] == array).all()
+    assert model.counters.completed == 1
+
+
+async def test_split_request_whose_parts_do_not_join_fails_and_says_what_to_do(load: Load) -> None:
+    def ragged(inputs: Sequence[np.ndarray], mask: int) -> list[np.ndarray]:
+        return [np.zeros((len(inputs[0]), int(inputs[0][0, 0]) + 1))]
+
+    model = await load(FakeBackend(function=ragged), max_batch_size=2)
+    array = np.arange(4, dtype=np.int64).reshape(4, 1)
+    with pytest.raises(ExecutionFailed, match="different shapes: send at most max_batch_size rows"):
+        await model.infer(Request((array,), 4, ((1,),), 1, time.monotonic()))
+    assert (model.counters.failed, model.running_requests, model.queued_requests) == (1, 0, 0)
+
+
+async def test_only_the_outputs_somebody_asked_for_are_computed(load: Load) -> None:
+    spec = FakeBackend().outputs[0]
+    backend = FakeBackend(outputs=[spec, spec, spec])
+    model = await load(backend)
+    await asyncio.gather(model.infer(request(output_mask=0b001)), model.infer(request(output_mask=0b100)))
+    assert [run.output_mask for run in backend.runs] == [0b101]
+
+
+async def test_drain_finishes_what_was_admitted_and_refuses_the_rest(load: Load) -> None:
+    model, _, gate, blocker = await held_model(load)
+    waiting = [asyncio.create_task(model.infer(request(value))) for value in range(3)]
+    await queued(model, 3)
+    draining = asyncio.create_task(drain(model, 30.0))
+    await asyncio.sleep(0)
+    with pytest.raises(Draining):
+        await model.infer(request())
+    assert not draining.done()
+    gate.set()
+    await draining
+    assert [int(answer.outputs[0][0, 0]) for answer in await asyncio.gather(*waiting)] == [0, 1, 2]
+    await blocker
+
+
+async def test_drain_gives_up_what_waits_when_its_time_is_over(load: Load) -> None:
+    model, _, gate, blocker = await held_model(load)
+    waiting = asyncio.create_task(model.infer(request()))
+    await queued(model, 1)
+    draining = asyncio.create_task(drain(model, 0.01))
+    with pytest.raises(Draining):
+        await waiting
+    assert not draining.done(), "the running batch is awaited"
+    gate.set()
+    await draining
+    assert (await blocker).outputs[0][0, 0] == -1
+
+
+async def test_reply_that_raises_does_not_keep_others_from_their_answers(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = await load(FakeBackend())
+
+    def broken(result: Response | RequestError) -> None:
+        raise OSError("connection lost")
+
+    model.submit(request(1), broken)
+    assert (await model.infer(request(2))).outputs[0][0, 0] == 2
+    assert "could not be delivered" in caplog.text
+
+
+async def test_reply_comes_exactly_once_and_never_inside_submit(load: Load) -> None:
+    model = await load(FakeBackend())
+    answers: list[Response | RequestError] = []
+    arrived = asyncio.Event()
+
+    def reply(result: Response | RequestError) -> None:
+        answers.append(result)
+        arrived.set()
+
+    model.submit(request(1), reply)
+    assert answers == []
+    await arrived.wait()
+    await model.infer(request(2))
+    assert len(answers) == 1
+
+
+async def test_event_tells_the_times_rows_and_reason_of_a_batch(load: Load) -> None:
+    recorder = Recorder()
+    model = await load(FakeBackend(), (recorder,))
+    await asyncio.gather(model.infer(request(rows=2)), model.infer(request(rows=3)))
+    (event,) = recorder.batches
+    assert (event.rows, event.requests, event.completed_rows, event.reason, event.ok) == (5, 2, 5, "idle", True)
+    assert len(event.arrivals_s) == len(event.admissions_s) == 2
+    assert event.start_s <= event.run_start_s <= event.run_end_s <= event.done_s
+
+
+async def test_warm_up_measures_sizes_and_a_failing_size_lowers_the_limit(load: Load) -> None:
+    model = await load(FakeBackend(), warmup_budget_s=5.0, max_batch_size=6)
+    assert [rows for rows, _ in model.curve] == [1, 2, 3, 4, 6]
+    lowered = await load(FakeBackend(fails=lambda inputs: len(inputs[0]) > 4), warmup_budget_s=5.0)
+    assert lowered.signature.max_batch_size == 4
