@@ -1,0 +1,135 @@
+"""The metrics: a listener of the engine on one side, a page for Prometheus on the other."""
+
+from __future__ import annotations
+
+import platform
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+import batchserve
+from batchserve.engine.events import NullListener
+from batchserve.telemetry.families import HTTP_CLASSES, Page
+from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
+from batchserve.telemetry.series import ModelSeries
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
+
+    from batchserve.engine.events import BatchEnded
+    from batchserve.engine.model import Model
+
+__all__ = ["Metrics"]
+
+
+class Metrics(NullListener):
+    """All metrics of one server, in a registry of its own. Event loop only.
+
+    Counts of requests are read from `Model.counters` at a scrape; only what has a distribution is fed, once a batch.
+
+    Args:
+        runtime_version: Version of ONNX Runtime, "" if there is none.
+        clock: Monotonic seconds; the clock of the engine's events.
+
+    Attributes:
+        registry: Holds this collector and those of the process, the platform and the garbage collector.
+    """
+
+    def __init__(self, runtime_version: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+        self._build = {
+            "version": batchserve.__version__,
+            "python": platform.python_version(),
+            "onnxruntime": runtime_version,
+        }
+        self._clock = clock
+        self._series: dict[tuple[str, int], ModelSeries] = {}
+        self._lag = Histogram(DURATION_BOUNDS)
+        self._lag_max = RecentMax()
+        self._http: tuple[Callable[[], Mapping[str, int]], Callable[[], float], Callable[[], float]] | None = None
+        self.registry = CollectorRegistry()
+        self.registry.register(self)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    # --- what it hears --------------------------------------------------------------------------------------------
+
+    def model_state(self, name: str, version: int, state: str, reason: str, model: Model | None) -> None:
+        """Note that a version changed state: its children exist from its first state on."""
+        self._of(name, version).model_state(state, model, self._clock())
+
+    def batch_ended(self, model: Model, event: BatchEnded) -> None:
+        """Note the times of one execution."""
+        self._of(model.name, model.version).batch_ended(event)
+
+    def observe_lag(self, lag_s: float) -> None:
+        """Note how late a timer of the event loop fired; `LoopLag` calls this."""
+        self._lag.observe(np.array([lag_s]))
+        self._lag_max.observe(lag_s, self._clock())
+
+    def watch_http(
+        self,
+        responses: Callable[[], Mapping[str, int]],
+        connections: Callable[[], float],
+        inflight_bytes: Callable[[], float],
+    ) -> None:
+        """Take the frontend's numbers from now on; until then there are none. They are asked for at each scrape.
+
+        Args:
+            responses: Responses sent so far by class of status: `1xx` to `5xx`; what is missing is 0. Only grows.
+            connections: Connections that are open.
+            inflight_bytes: Bytes of request bodies held, as counted against `server.max_inflight_bytes`.
+        """
+        self._http = responses, connections, inflight_bytes
+
+    def _of(self, name: str, version: int) -> ModelSeries:
+        key = (name, version)
+        series = self._series.get(key)
+        if series is None:
+            series = self._series[key] = ModelSeries(*key)
+        return series
+
+    # --- what it says ---------------------------------------------------------------------------------------------
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield our metrics with their present values; the registry calls this."""
+        now, page = self._clock(), Page()
+        for _, series in sorted(self._series.items()):
+            series.write(page, now)
+        page.histogram("batchserve_event_loop_lag_seconds", (), self._lag.buckets(), self._lag.sum)
+        page.number("batchserve_event_loop_lag_max_seconds", (), self._lag_max.read(now))
+        self._write_http(page)
+        page.info("batchserve_build_info", self._build)
+        yield from page.metrics.values()
+
+    def _write_http(self, page: Page) -> None:
+        if self._http is None:
+            return
+        responses, connections, inflight_bytes = self._http
+        counts = responses()
+        for status in HTTP_CLASSES:
+            page.number("batchserve_http_responses_total", (status,), counts.get(status, 0))
+        page.number("batchserve_http_connections", (), connections())
+        page.number("batchserve_http_inflight_bytes", (), inflight_bytes())
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """Write the page that `/metrics` answers.
+
+        Args:
+            accept: The request's `Accept` header. OpenMetrics if it asks for that, else Prometheus' text format 0.0.4.
+
+        Returns:
+            The body, and its `Content-Type`.
+        """
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # the library compares a version such as "1.x" with numbers
+            encode, content_type = choose_encoder("")
+        if not (content_type.isascii() and content_type.isprintable()):  # it repeats the version that was asked for
+            encode, content_type = choose_encoder("")
+        return encode(self.registry), content_type

@@ -1,0 +1,224 @@
+"""What the metrics know of one model version: it outlives reloads, so that no counter goes back."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import fields
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from batchserve.core.counters import Counters
+from batchserve.engine.events import ModelState
+from batchserve.telemetry.families import STATES
+from batchserve.telemetry.histogram import DURATION_BOUNDS, ROW_BOUNDS, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from batchserve.core.tensors import Array
+    from batchserve.engine.events import BatchEnded
+    from batchserve.engine.model import Model
+    from batchserve.telemetry.families import Page
+
+__all__ = ["KEEP_S", "ModelSeries"]
+
+KEEP_S = 300.0
+"""After a version is gone its numbers are shown for so long, so that every scraper sees the last of them."""
+
+SETTLE_WORK = 1024
+"""Batches are kept as they came until they are worth so much work, about 0.1 ms of it: one for each request and
+`BATCH_WORK` for each batch.
+
+Counted many at once, a batch of 32 requests costs 2.1 µs and a lone request 0.6 µs. Counted one by one it was 5.8 and
+0.4 µs with bisect, or 6.1 and 4.9 µs with numpy, for three of the histograms alone (Python 3.11, numpy 2.4, AMD EPYC).
+"""
+
+BATCH_WORK = 3
+
+
+class ModelSeries:
+    """The numbers of one name and version, across reloads. Event loop only.
+
+    One `Model` object serves; those it replaced may still drain. Counters are read where they are, and an object that
+    is no more leaves its sums behind.
+
+    Invariant: no total goes back while it is shown, whichever objects come and go.
+
+    Args:
+        name: The model's name.
+        version: Its version.
+    """
+
+    def __init__(self, name: str, version: int) -> None:
+        self.labels = (_label(name), str(version))
+        self._state = ModelState.LOADING
+        self._gone_s: float | None = None
+        self._model: Model | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        self._left = Counters()  # of objects that are no more
+        self._replaced: list[tuple[weakref.ref[Model], Counters]] = []  # no strong reference: it would hold a session
+        self._load_s = 0.0
+        self._events: list[BatchEnded] = []
+        self._unsettled = 0
+        self._busy_s = {0: 0.0}  # by instance
+        self._gather_s = self._scatter_s = 0.0
+        self._requests = Histogram(DURATION_BOUNDS)
+        self._queues = Histogram(DURATION_BOUNDS)
+        self._executions = Histogram(DURATION_BOUNDS)
+        self._rows = Histogram(ROW_BOUNDS)
+
+    # --- events ---------------------------------------------------------------------------------------------------
+
+    def model_state(self, state: str, model: Model | None, now: float) -> None:
+        """Note that the version changed state; `model` is the loaded object, if there is one."""
+        if self._is_over(now):
+            self._forget()
+        self._state = state
+        self._gone_s = now if state == ModelState.UNAVAILABLE else None
+        if state == ModelState.READY and model is not None and model is not self._model:
+            self._replace(model)
+            self._load_s = model.load_s
+            for instance in range(model.instances):
+                self._busy_s.setdefault(instance, 0.0)
+        elif state == ModelState.UNAVAILABLE:
+            self._replace(None)
+
+    def batch_ended(self, event: BatchEnded) -> None:
+        """Keep the times of a batch; they are counted later, many at once."""
+        self._events.append(event)
+        self._unsettled += len(event.arrivals_s) + BATCH_WORK
+        if self._unsettled >= SETTLE_WORK:
+            self._settle()
+
+    def _replace(self, model: Model | None) -> None:
+        """Let another object, or none, serve from now on; the one before may still count what it drains."""
+        if self._model is not None:
+            self._replaced.append((weakref.ref(self._model), self._model.counters))
+        self._model = model
+        alive = []
+        for reference, counters in self._replaced:
+            if reference() is None:
+                _add(self._left, counters)
+            else:
+                alive.append((reference, counters))
+        self._replaced = alive
+
+    def _settle(self) -> None:
+        """Count the kept times."""
+        events = self._events
+        if not events:
+            return
+        self._events, self._unsettled = [], 0
+        done_s, start_s = np.array([e.done_s for e in events]), np.array([e.start_s for e in events])
+        counts = np.array([len(e.arrivals_s) for e in events])
+        self._requests.observe(np.repeat(done_s, counts) - _joined(e.arrivals_s for e in events))
+        self._queues.observe(np.repeat(start_s, counts) - _joined(e.admissions_s for e in events))
+        busy_s = np.bincount([e.instance for e in events], np.maximum(done_s - start_s, 0.0))
+        for instance, seconds in enumerate(busy_s.tolist()):
+            self._busy_s[instance] = self._busy_s.get(instance, 0.0) + seconds
+        good = [e for e in events if e.ok]
+        self._executions.observe(np.array([e.run_end_s - e.run_start_s for e in good]))
+        self._rows.observe(np.array([float(e.rows) for e in good]))
+        self._gather_s += max(0.0, sum([e.run_start_s - e.start_s for e in good]))
+        self._scatter_s += max(0.0, sum([e.done_s - e.run_end_s for e in good]))
+
+    # --- scrape ---------------------------------------------------------------------------------------------------
+
+    def write(self, page: Page, now: float) -> None:
+        """Add its samples to a page. Long after the version has gone, only that it has."""
+        for name in STATES:
+            page.number("batchserve_model_state", (*self.labels, name), float(name == self._state))
+        if self._is_over(now):
+            self._forget()
+            return
+        self._settle()
+        self._write_counters(page)
+        self._write_durations(page)
+        self._write_gauges(page, now)
+
+    def _is_over(self, now: float) -> bool:
+        return self._gone_s is not None and now >= self._gone_s + KEEP_S
+
+    def _totals(self) -> Counters:
+        total = Counters()
+        _add(total, self._left)
+        for _, counters in self._replaced:
+            _add(total, counters)
+        if self._model is not None:
+            _add(total, self._model.counters)
+        return total
+
+    def _write_counters(self, page: Page) -> None:
+        total, labels = self._totals(), self.labels
+        outcomes = {
+            "completed": total.completed,
+            "invalid": total.invalid,
+            "refused": sum(total.refused.values()),
+            "expired": total.expired,
+            "cancelled": total.cancelled,
+            "failed": total.failed,
+        }
+        page.number("batchserve_requests_received_total", labels, total.received)
+        for outcome, count in outcomes.items():
+            page.number("batchserve_requests_total", (*labels, outcome), count)
+        page.number("batchserve_requests_late_total", labels, total.late)
+        for reason, count in total.refused.items():
+            page.number("batchserve_requests_refused_total", (*labels, reason), count)
+        page.number("batchserve_rows_total", labels, total.rows)
+        page.number("batchserve_executions_total", (*labels, "ok"), total.executions)
+        page.number("batchserve_executions_total", (*labels, "failed"), total.failed_executions)
+        for reason, count in total.batches.items():
+            page.number("batchserve_batches_total", (*labels, reason), count)
+
+    def _write_durations(self, page: Page) -> None:
+        labels = self.labels
+        for name, histogram in (
+            ("batchserve_request_duration_seconds", self._requests),
+            ("batchserve_queue_duration_seconds", self._queues),
+            ("batchserve_execution_duration_seconds", self._executions),
+            ("batchserve_batch_rows", self._rows),
+        ):
+            page.histogram(name, labels, histogram.buckets(), histogram.sum)
+        page.number("batchserve_gather_seconds_total", labels, self._gather_s)
+        page.number("batchserve_scatter_seconds_total", labels, self._scatter_s)
+        page.number("batchserve_model_load_duration_seconds", labels, self._load_s)
+
+    def _write_gauges(self, page: Page, now: float) -> None:
+        labels, model = self.labels, self._model
+        models = [replaced for reference, _ in self._replaced if (replaced := reference()) is not None]
+        if model is not None:
+            models.append(model)
+        queued = sum(each.queued_requests for each in models)
+        oldest_s = min((each.oldest_arrival_s for each in models if each.oldest_arrival_s is not None), default=now)
+        page.number("batchserve_inflight_requests", labels, queued + sum(each.running_requests for each in models))
+        page.number("batchserve_queue_requests", labels, queued)
+        page.number("batchserve_queue_rows", labels, sum(each.queued_rows for each in models))
+        page.number("batchserve_queue_oldest_age_seconds", labels, max(0.0, now - oldest_s))
+        page.number("batchserve_queue_limit_rows", labels, 0 if model is None else model.max_queue_size)
+        page.number("batchserve_instances", labels, 0 if model is None else model.instances)
+        for instance, busy_s in sorted(self._busy_s.items()):
+            page.number("batchserve_instance_busy_seconds_total", (*labels, str(instance)), busy_s)
+
+
+def _joined(times: Iterable[Sequence[float]]) -> Array:
+    return np.fromiter(chain.from_iterable(times), dtype=np.float64)
+
+
+def _add(total: Counters, part: Counters) -> None:
+    for field in fields(Counters):
+        value = getattr(part, field.name)
+        if isinstance(value, dict):
+            sums = getattr(total, field.name)
+            for key, count in value.items():
+                sums[key] = sums.get(key, 0) + count
+        else:
+            setattr(total, field.name, getattr(total, field.name) + value)
+
+
+def _label(text: str) -> str:
+    """Make a label value that UTF-8 can hold: a folder's name may have bytes that are not."""
+    return text.encode("utf-8", "backslashreplace").decode()

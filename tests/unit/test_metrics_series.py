@@ -1,0 +1,306 @@
+"""The numbers of a model version, through loads, reloads and unloads."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+from support.telemetry_fakes import FakeClock, FakeModel, batch, samples, value
+
+from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS, Counters
+from batchserve.engine.events import ModelState
+from batchserve.telemetry.families import FAMILIES, OUTCOMES
+from batchserve.telemetry.metrics import Metrics
+from batchserve.telemetry.series import KEEP_S, SETTLE_WORK
+
+DIGITS = {"model": "digits", "version": "1"}
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def metrics(clock: FakeClock) -> Metrics:
+    return Metrics("1.31.1", clock)
+
+
+def announce(metrics: Metrics, state: str, model: FakeModel | None = None, name: str = "digits") -> None:
+    metrics.model_state(name, 1, state, "", model)  # type: ignore[arg-type]
+
+
+def read(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return value(metrics.render()[0], name, **DIGITS, **labels)
+
+
+def states(metrics: Metrics) -> dict[str, float | None]:
+    names = (ModelState.LOADING, ModelState.READY, ModelState.UNLOADING, ModelState.UNAVAILABLE)
+    return {name: read(metrics, "batchserve_model_state", state=name) for name in names}
+
+
+def test_every_child_of_a_model_exists_at_zero_while_it_loads(metrics: Metrics) -> None:
+    announce(metrics, ModelState.LOADING)
+    for outcome in OUTCOMES:
+        assert read(metrics, "batchserve_requests_total", outcome=outcome) == 0
+    for reason in REFUSAL_REASONS:
+        assert read(metrics, "batchserve_requests_refused_total", reason=reason) == 0
+    for reason in CUT_REASONS:
+        assert read(metrics, "batchserve_batches_total", reason=reason) == 0
+    for outcome in ("ok", "failed"):
+        assert read(metrics, "batchserve_executions_total", outcome=outcome) == 0
+    assert read(metrics, "batchserve_instance_busy_seconds_total", slot="0") == 0
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.00025") == 0
+    assert read(metrics, "batchserve_batch_rows_bucket", le="+Inf") == 0
+
+
+def test_the_children_of_a_model_are_the_same_after_its_first_requests(metrics: Metrics) -> None:
+    model = FakeModel(instances=2)
+    announce(metrics, ModelState.READY, model)
+    before = samples(metrics.render()[0]).keys()
+    metrics.batch_ended(model, batch(3, instance=1))  # type: ignore[arg-type]
+    model.counters.completed = 3
+    assert {name for name, _ in samples(metrics.render()[0])} == {name for name, _ in before}
+    assert set(samples(metrics.render()[0])) == set(before)
+
+
+def test_every_family_with_a_model_label_has_samples_for_a_loading_model(metrics: Metrics) -> None:
+    announce(metrics, ModelState.LOADING)
+    named = {family.name for family in metrics.registry.collect() if any("model" in s.labels for s in family.samples)}
+    expected = {family.name.removesuffix("_total") for family in FAMILIES if "model" in family.labels}
+    assert named == expected
+
+
+def test_counters_show_what_the_model_counted(metrics: Metrics) -> None:
+    counters = Counters(received=100, completed=40, late=3, invalid=5, expired=6, cancelled=7, failed=8, rows=55)
+    counters.refused.update(queue=20, drain=9)
+    counters.batches.update(full=4, idle=11)
+    counters.executions, counters.failed_executions = 14, 1
+    announce(metrics, ModelState.READY, FakeModel(counters=counters, queued_requests=2, running_requests=3))
+    by_outcome = {outcome: read(metrics, "batchserve_requests_total", outcome=outcome) for outcome in OUTCOMES}
+    assert by_outcome == {
+        "completed": 40,
+        "invalid": 5,
+        "refused": 29,
+        "expired": 6,
+        "cancelled": 7,
+        "failed": 8,
+    }
+    assert read(metrics, "batchserve_requests_received_total") == 100
+    assert sum(filter(None, by_outcome.values())) + (read(metrics, "batchserve_inflight_requests") or 0) == 100
+    assert read(metrics, "batchserve_requests_late_total") == 3
+    assert read(metrics, "batchserve_requests_refused_total", reason="queue") == 20
+    assert read(metrics, "batchserve_requests_refused_total", reason="drain") == 9
+    assert read(metrics, "batchserve_batches_total", reason="idle") == 11
+    assert read(metrics, "batchserve_rows_total") == 55
+    assert read(metrics, "batchserve_executions_total", outcome="ok") == 14
+    assert read(metrics, "batchserve_executions_total", outcome="failed") == 1
+
+
+def test_a_batch_is_charged_to_every_duration_it_has(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(3, rows=6))  # type: ignore[arg-type]
+    page = metrics.render()[0]
+
+    def of(name: str, **labels: str) -> float | None:
+        return value(page, name, **DIGITS, **labels)
+
+    assert of("batchserve_request_duration_seconds_count") == 3
+    assert of("batchserve_request_duration_seconds_sum") == pytest.approx(3 * 0.020)
+    assert of("batchserve_request_duration_seconds_bucket", le="0.016") == 0
+    assert of("batchserve_request_duration_seconds_bucket", le="0.032") == 3
+    assert of("batchserve_queue_duration_seconds_count") == 3
+    assert of("batchserve_queue_duration_seconds_sum") == pytest.approx(3 * 0.002)
+    assert of("batchserve_execution_duration_seconds_count") == 1
+    assert of("batchserve_execution_duration_seconds_sum") == pytest.approx(0.010)
+    assert of("batchserve_batch_rows_count") == 1
+    assert of("batchserve_batch_rows_sum") == 6
+    assert of("batchserve_batch_rows_bucket", le="4.0") == 0
+    assert of("batchserve_batch_rows_bucket", le="8.0") == 1
+    assert of("batchserve_gather_seconds_total") == pytest.approx(0.003)
+    assert of("batchserve_scatter_seconds_total") == pytest.approx(0.004)
+    assert of("batchserve_instance_busy_seconds_total", slot="0") == pytest.approx(0.017)
+
+
+def test_busy_time_adds_up_by_slot_over_scrapes(metrics: Metrics) -> None:
+    model = FakeModel(instances=2)
+    announce(metrics, ModelState.READY, model)
+    for slot in (0, 1, 1, 0, 0):
+        metrics.batch_ended(model, batch(1, instance=slot))  # type: ignore[arg-type]
+        metrics.render()
+    assert read(metrics, "batchserve_instance_busy_seconds_total", slot="0") == pytest.approx(3 * 0.017)
+    assert read(metrics, "batchserve_instance_busy_seconds_total", slot="1") == pytest.approx(2 * 0.017)
+
+
+def test_a_clock_that_went_back_takes_nothing_off_any_total(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    backwards = batch(2, decode_s=-9.0, queue_s=-9.0, gather_s=-9.0, run_s=-9.0, scatter_s=-9.0)
+    metrics.batch_ended(model, backwards)  # type: ignore[arg-type]
+    assert not [name for name, number in samples(metrics.render()[0]).items() if number < 0]
+
+
+def test_a_failed_execution_keeps_its_instance_busy_and_nothing_else(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(3, ok=False))  # type: ignore[arg-type]
+    assert read(metrics, "batchserve_instance_busy_seconds_total", slot="0") == pytest.approx(0.017)
+    assert read(metrics, "batchserve_execution_duration_seconds_count") == 0
+    assert read(metrics, "batchserve_batch_rows_count") == 0
+    assert read(metrics, "batchserve_gather_seconds_total") == 0
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 0
+
+
+def test_a_run_whose_clients_all_left_counts_as_a_run_without_requests(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(0, rows=4))  # type: ignore[arg-type]
+    assert read(metrics, "batchserve_batch_rows_sum") == 4
+    assert read(metrics, "batchserve_execution_duration_seconds_count") == 1
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 0
+
+
+@pytest.mark.parametrize("requests", [0, 1, 32, 2 * SETTLE_WORK])
+def test_no_batch_is_lost_or_counted_twice_while_batches_are_kept_back(metrics: Metrics, requests: int) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    for _ in range(500):
+        metrics.batch_ended(model, batch(requests))  # type: ignore[arg-type]
+    assert read(metrics, "batchserve_execution_duration_seconds_count") == 500
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 500 * requests
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 500 * requests
+
+
+def test_kept_batches_are_bounded_without_a_scrape(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    most = 0
+    for _ in range(2000):
+        metrics.batch_ended(model, batch(1))  # type: ignore[arg-type]
+        most = max(most, len(metrics._series["digits", 1]._events))
+    assert 1 < most <= SETTLE_WORK
+
+
+def test_gauges_show_the_queue_and_the_age_of_its_oldest_request(metrics: Metrics, clock: FakeClock) -> None:
+    model = FakeModel(
+        queued_rows=9, queued_requests=4, running_requests=2, oldest_arrival_s=998.5, instances=3, max_queue_size=77
+    )
+    announce(metrics, ModelState.READY, model)
+    assert read(metrics, "batchserve_queue_rows") == 9
+    assert read(metrics, "batchserve_queue_requests") == 4
+    assert read(metrics, "batchserve_inflight_requests") == 6
+    assert read(metrics, "batchserve_queue_oldest_age_seconds") == 1.5
+    assert read(metrics, "batchserve_queue_limit_rows") == 77
+    assert read(metrics, "batchserve_instances") == 3
+    assert read(metrics, "batchserve_model_load_duration_seconds") == 0.5
+    model.oldest_arrival_s = None
+    assert read(metrics, "batchserve_queue_oldest_age_seconds") == 0
+
+
+def test_exactly_one_state_is_one_at_every_step(metrics: Metrics) -> None:
+    model = FakeModel()
+    for state in (ModelState.LOADING, ModelState.READY, ModelState.UNLOADING, ModelState.UNAVAILABLE):
+        announce(metrics, state, None if state == ModelState.LOADING else model)
+        assert states(metrics) == {name: float(name == state) for name in states(metrics)}
+
+
+def test_no_counter_goes_back_when_a_reload_replaces_the_model(metrics: Metrics) -> None:
+    old = FakeModel(counters=Counters(received=10, completed=10, rows=12), running_requests=1)
+    announce(metrics, ModelState.READY, old)
+    metrics.batch_ended(old, batch(10))  # type: ignore[arg-type]
+    new = FakeModel(instances=2, load_s=0.7)
+    announce(metrics, ModelState.READY, new)
+    assert read(metrics, "batchserve_requests_received_total") == 10
+    new.counters.received = new.counters.completed = 1
+    old.counters.received, old.counters.completed = 11, 11  # the old one still drains
+    assert read(metrics, "batchserve_requests_received_total") == 12
+    assert read(metrics, "batchserve_requests_total", outcome="completed") == 12
+    assert read(metrics, "batchserve_inflight_requests") == 1
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 10
+    assert read(metrics, "batchserve_instances") == 2
+    assert read(metrics, "batchserve_model_load_duration_seconds") == 0.7
+
+
+def test_sums_survive_objects_that_are_no_more(metrics: Metrics) -> None:
+    for _ in range(5):
+        announce(metrics, ModelState.READY, FakeModel(counters=Counters(received=10, completed=9, failed=1)))
+        gc.collect()
+    assert read(metrics, "batchserve_requests_received_total") == 50
+    assert read(metrics, "batchserve_requests_total", outcome="failed") == 5
+
+
+def test_a_replaced_model_is_not_kept_alive(metrics: Metrics) -> None:
+    first, second = FakeModel(), FakeModel()
+    references = [weakref.ref(first), weakref.ref(second)]
+    announce(metrics, ModelState.READY, first)
+    metrics.batch_ended(first, batch())  # type: ignore[arg-type]
+    announce(metrics, ModelState.READY, second)
+    announce(metrics, ModelState.UNAVAILABLE, second)
+    del first, second
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
+
+
+def test_announcing_the_same_model_twice_does_not_count_it_twice(metrics: Metrics) -> None:
+    model = FakeModel(counters=Counters(received=10))
+    announce(metrics, ModelState.READY, model)
+    announce(metrics, ModelState.READY, model)
+    assert read(metrics, "batchserve_requests_received_total") == 10
+
+
+def test_the_last_numbers_of_an_unloaded_model_are_shown_for_a_while_and_then_only_its_state(
+    metrics: Metrics, clock: FakeClock
+) -> None:
+    model = FakeModel(counters=Counters(received=10), instances=2)
+    announce(metrics, ModelState.READY, model)
+    announce(metrics, ModelState.UNLOADING, model)
+    announce(metrics, ModelState.UNAVAILABLE, model)
+    model.counters.received = 11  # a straggler that had looked it up before
+    clock.now += KEEP_S - 1
+    assert read(metrics, "batchserve_requests_received_total") == 11
+    assert read(metrics, "batchserve_instances") == 0
+    assert read(metrics, "batchserve_queue_limit_rows") == 0
+    clock.now += 1
+    assert read(metrics, "batchserve_requests_received_total") is None
+    assert states(metrics)[ModelState.UNAVAILABLE] == 1
+
+
+def test_a_model_loaded_again_soon_goes_on_where_it_was(metrics: Metrics, clock: FakeClock) -> None:
+    old = FakeModel(counters=Counters(received=10))
+    announce(metrics, ModelState.READY, old)
+    announce(metrics, ModelState.UNAVAILABLE, old)
+    clock.now += KEEP_S - 1
+    announce(metrics, ModelState.LOADING)
+    clock.now += KEEP_S
+    announce(metrics, ModelState.READY, FakeModel(counters=Counters(received=2)))
+    assert read(metrics, "batchserve_requests_received_total") == 12
+
+
+def test_a_model_loaded_again_after_its_series_ended_starts_at_zero(metrics: Metrics, clock: FakeClock) -> None:
+    old = FakeModel(counters=Counters(received=10))
+    announce(metrics, ModelState.READY, old)
+    metrics.batch_ended(old, batch(4))  # type: ignore[arg-type]
+    announce(metrics, ModelState.UNAVAILABLE, old)
+    clock.now += KEEP_S
+    announce(metrics, ModelState.LOADING)
+    assert read(metrics, "batchserve_requests_received_total") == 0
+    assert read(metrics, "batchserve_request_duration_seconds_count") == 0
+
+
+def test_a_model_that_failed_to_load_shows_its_state(metrics: Metrics) -> None:
+    announce(metrics, ModelState.LOADING)
+    announce(metrics, ModelState.UNAVAILABLE)
+    assert states(metrics)[ModelState.UNAVAILABLE] == 1
+    assert read(metrics, "batchserve_requests_received_total") == 0
+
+
+def test_versions_of_one_model_have_series_of_their_own(metrics: Metrics) -> None:
+    one, two = FakeModel(version=1), FakeModel(version=2)
+    one.counters.received, two.counters.received = 5, 7
+    metrics.model_state("digits", 1, ModelState.READY, "", one)  # type: ignore[arg-type]
+    metrics.model_state("digits", 2, ModelState.READY, "", two)  # type: ignore[arg-type]
+    page = metrics.render()[0]
+    assert value(page, "batchserve_requests_received_total", model="digits", version="1") == 5
+    assert value(page, "batchserve_requests_received_total", model="digits", version="2") == 7
