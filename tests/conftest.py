@@ -1,11 +1,13 @@
-"""Shared by every test: the folder of support modules, and Hypothesis profiles."""
+"""Shared by every test: the folder of support modules, Hypothesis profiles, and programs that may be absent."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -16,3 +18,14 @@ settings.register_profile(
     "nightly", deadline=None, max_examples=2000, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose program is absent, and say so; CI names the programs without which it must fail."""
+    required = os.environ.get("TESTS_REQUIRE", "").split(",")
+    for mark in item.iter_markers("needs"):
+        (tool,) = mark.args
+        if shutil.which(tool) is None:
+            if tool in required:
+                pytest.fail(f"{tool} is not installed, and TESTS_REQUIRE asks for it", pytrace=False)
+            pytest.skip(f"{tool} is not installed")

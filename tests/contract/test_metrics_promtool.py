@@ -14,7 +14,7 @@ from batchserve.telemetry.metrics import Metrics
 PROMTOOL = shutil.which("promtool")
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (it comes with Prometheus)")
+@pytest.mark.needs("promtool")
 def test_promtool_has_nothing_to_say_about_our_metrics() -> None:
     assert PROMTOOL is not None
     metrics, model = Metrics("1.31.1"), FakeModel(instances=2)

@@ -109,7 +109,7 @@ def test_the_queries_ask_for_metrics_and_labels_that_exist() -> None:
         assert labels <= {"le"} | set().union(*(known[name].labels for name in plain)), query
 
 
-@pytest.mark.skipif(PROMTOOL is None, reason="promtool is not installed (it comes with Prometheus)")
+@pytest.mark.needs("promtool")
 def test_promtool_understands_the_queries(tmp_path: Path) -> None:
     assert PROMTOOL is not None
     rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries())]
