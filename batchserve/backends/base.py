@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -53,15 +53,29 @@ class Session(Protocol):
     """
 
     @property
-    def inputs(self) -> tuple[TensorSpec, ...]: ...
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """See the class."""
+        ...
+
     @property
-    def outputs(self) -> tuple[TensorSpec, ...]: ...
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """See the class."""
+        ...
+
     @property
-    def batchability(self) -> Batchability: ...
+    def batchability(self) -> Batchability:
+        """See the class."""
+        ...
+
     @property
-    def providers(self) -> tuple[str, ...]: ...
+    def providers(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
     @property
-    def facts(self) -> Mapping[str, str]: ...
+    def facts(self) -> Mapping[str, str]:
+        """See the class."""
+        ...
 
     def sample(self, rows: int) -> list[Array]:
         """Make inputs the model accepts, for warm-up and proofs.

@@ -1,0 +1,78 @@
+"""How many processor cores this process may use: its CPU set, capped by its cgroup's quota."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+__all__ = ["cgroup_quota", "threads_per_instance", "usable_cores"]
+
+PROC = Path("/proc/self")
+MOUNT = Path("/sys/fs/cgroup")
+
+
+def usable_cores(proc: Path = PROC, mount: Path = MOUNT) -> int:
+    """Count the cores this process may keep busy, at least 1.
+
+    ONNX Runtime looks at neither limit: left to itself it starts a thread for every core of the machine. A quota with
+    a fraction is rounded down, because threads beyond the quota make the kernel stop all of them, the event loop too.
+
+    Args:
+        proc: This process's folder in procfs.
+        mount: Where cgroups are mounted.
+    """
+    # macOS and Windows have neither CPU sets of this kind nor cgroups.
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cgroup_quota(proc, mount)
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def threads_per_instance(cores: int, instances: int) -> int:
+    """Share cores among instances that run at once; never 0, which would mean "every core, pinned" to the runtime."""
+    return max(1, cores // max(1, instances))
+
+
+def cgroup_quota(proc: Path = PROC, mount: Path = MOUNT) -> float | None:
+    """Read the smallest CPU quota on the way from this process's cgroup to the root, in cores; None if there is none.
+
+    Source: the kernel's admin guide, cgroup-v2 (`cpu.max`) and cgroup-v1 CFS bandwidth control (`cpu.cfs_quota_us`).
+    Inside a container the path in `/proc/self/cgroup` may be the host's, which is not mounted there: folders that do
+    not exist are passed over and the mount's own root is always looked at.
+    """
+    quotas = [quota for folder in _folders(proc, mount) if (quota := _quota(folder)) is not None]
+    return min(quotas, default=None)
+
+
+def _folders(proc: Path, mount: Path) -> Iterator[Path]:
+    for line in _read(proc / "cgroup").splitlines():
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if number == "0" and not controllers:
+            roots = [mount, mount / "unified"]
+        elif "cpu" in controllers.split(","):
+            roots = [mount / controllers, mount / "cpu", mount / "cpu,cpuacct"]
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for root in roots:
+            yield from (root.joinpath(*parts[:depth]) for depth in range(len(parts) + 1))
+
+
+def _quota(folder: Path) -> float | None:
+    if unified := _read(folder / "cpu.max").split():
+        quota, period = unified[0], unified[1] if len(unified) > 1 else "100000"
+    else:
+        quota, period = _read(folder / "cpu.cfs_quota_us").strip(), _read(folder / "cpu.cfs_period_us").strip()
+    try:
+        cores = int(quota) / int(period)
+    except (ValueError, ZeroDivisionError):  # "max", or no such file
+        return None
+    return cores if cores > 0 else None  # -1 is version 1's word for no limit
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""

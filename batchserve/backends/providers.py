@@ -1,0 +1,147 @@
+"""Execution providers: the names people write, what is compiled in, what is there, and what is in use after a load."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from batchserve.config.names import did_you_mean
+from batchserve.errors import ModelLoadError
+
+__all__ = [
+    "ACCELERATED",
+    "CPU",
+    "CUDA",
+    "SHORT_NAMES",
+    "TENSORRT",
+    "check_in_use",
+    "cuda_devices",
+    "options",
+    "resolve",
+]
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+SHORT_NAMES = {
+    "cpu": CPU,
+    "cuda": CUDA,
+    "tensorrt": TENSORRT,
+    "nvtensorrtrtx": "NvTensorRTRTXExecutionProvider",
+    "rocm": "ROCMExecutionProvider",
+    "migraphx": "MIGraphXExecutionProvider",
+    "openvino": "OpenVINOExecutionProvider",
+    "dnnl": "DnnlExecutionProvider",
+    "xnnpack": "XnnpackExecutionProvider",
+    "coreml": "CoreMLExecutionProvider",
+    "directml": "DmlExecutionProvider",
+    "qnn": "QNNExecutionProvider",
+    "cann": "CANNExecutionProvider",
+    "vitisai": "VitisAIExecutionProvider",
+    "acl": "ACLExecutionProvider",
+    "armnn": "ArmNNExecutionProvider",
+    "webgpu": "WebGpuExecutionProvider",
+}
+"""Configuration's short names. `auto` is one more: CUDA if it is compiled in and a device is there, else the CPU."""
+
+ACCELERATED = frozenset({CUDA, TENSORRT, "NvTensorRTRTXExecutionProvider"})
+"""Providers that need the CUDA libraries."""
+
+REMEDIES = {
+    CUDA: "install batchserve[gpu] in place of batchserve[cpu]",
+    TENSORRT: "install batchserve[gpu] in place of batchserve[cpu]",
+}
+LIBRARY_REMEDIES = {
+    CUDA: "check that the CUDA and cuDNN libraries of this onnxruntime-gpu and the driver are installed",
+    TENSORRT: "check that TensorRT (libnvinfer) and the CUDA libraries of this onnxruntime-gpu are installed",
+}
+
+
+def resolve(
+    asked: Sequence[str], available: Sequence[str], has_cuda_device: Callable[[], bool] | None = None
+) -> tuple[str, ...]:
+    """Turn configured names into the runtime's names, most preferred first, without repeats.
+
+    Args:
+        asked: Short names, full `...ExecutionProvider` names, or `auto`; `()` means `auto`.
+        available: What the installed runtime has compiled in.
+        has_cuda_device: Says whether a CUDA device is there; asked only for `auto` with CUDA compiled in.
+
+    Raises:
+        ModelLoadError: A name is unknown, or its provider is not compiled in.
+    """
+    names: list[str] = []
+    for word in asked or ("auto",):
+        if word == "auto":
+            has_device = has_cuda_device or (lambda: cuda_devices() > 0)
+            names += [CUDA, CPU] if CUDA in available and has_device() else [CPU]
+            continue
+        name = SHORT_NAMES.get(word, word)
+        if name not in available:
+            raise ModelLoadError(_unavailable(word, name, available))
+        names.append(name)
+    return tuple(dict.fromkeys(names))
+
+
+def check_in_use(asked: Sequence[str], wanted: Sequence[str], in_use: Sequence[str]) -> None:
+    """Refuse a session in which a provider asked for by name is not in use.
+
+    The runtime logs a provider that it cannot start and goes on without it.
+
+    Args:
+        asked: As configured; what only `auto` brought in may be missing.
+        wanted: What `resolve` made of it.
+        in_use: The session's providers.
+
+    Raises:
+        ModelLoadError: One is missing.
+    """
+    required = {SHORT_NAMES.get(word, word) for word in asked if word != "auto"}
+    for name in wanted:
+        if name in required and name not in in_use:
+            remedy = LIBRARY_REMEDIES.get(name, "the runtime's own lines in the server's log say why")
+            raise ModelLoadError(
+                f"provider {name} could not be started; in use would be only {', '.join(in_use)}: "
+                f'{remedy}, or configure providers = ["cpu"]'
+            )
+
+
+def options(name: str, *, is_dynamic: bool) -> dict[str, Any]:
+    """Give the options that a provider is created with.
+
+    Args:
+        name: The runtime's name of it.
+        is_dynamic: True if the model has free axes. CUDA's default search tries every convolution algorithm again for
+            each new shape, which would happen for each new batch size.
+    """
+    if name == CUDA and is_dynamic:
+        return {"cudnn_conv_algo_search": "HEURISTIC"}
+    return {}
+
+
+def cuda_devices() -> int:
+    """Ask the NVIDIA driver how many devices this process may use; 0 without a driver. Any thread."""
+    names = {"linux": "libcuda.so.1", "win32": "nvcuda.dll"}
+    try:
+        driver = ctypes.CDLL(names[sys.platform])
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            return 0
+    except (KeyError, OSError, AttributeError):
+        return 0
+    return count.value
+
+
+def _unavailable(word: str, name: str, available: Sequence[str]) -> str:
+    has = ", ".join(available)
+    if name not in SHORT_NAMES.values() and not name.endswith("ExecutionProvider"):
+        hint = did_you_mean(word, [*SHORT_NAMES, "auto"])
+        known = ", ".join(["auto", *SHORT_NAMES])
+        hint += " " * bool(hint)
+        return f"unknown provider {word!r}: {hint}expected {known} or a full name; available: {has}"
+    remedy = REMEDIES.get(name, "install an ONNX Runtime package that has it")
+    return (
+        f"provider {word!r} is not in the installed ONNX Runtime, which has {has}: "
+        f'{remedy}, or configure providers = ["cpu"]'
+    )

@@ -1,0 +1,92 @@
+"""Provider names: short, full, auto, unknown, missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchserve.backends.providers import CPU, CUDA, SHORT_NAMES, TENSORRT, check_in_use, cuda_devices, options, resolve
+from batchserve.errors import ModelLoadError
+
+PLAIN = ["AzureExecutionProvider", CPU]
+GPU = [TENSORRT, CUDA, CPU]
+
+
+@pytest.mark.parametrize(
+    ("asked", "available", "device", "wanted"),
+    [
+        (("auto",), PLAIN, True, (CPU,)),
+        (("auto",), GPU, False, (CPU,)),
+        (("auto",), GPU, True, (CUDA, CPU)),
+        ((), GPU, True, (CUDA, CPU)),
+        (("cpu",), GPU, True, (CPU,)),
+        (("tensorrt", "auto"), GPU, True, (TENSORRT, CUDA, CPU)),
+        (("cuda", "cuda", "cpu"), GPU, True, (CUDA, CPU)),
+        (("AzureExecutionProvider",), PLAIN, False, ("AzureExecutionProvider",)),
+    ],
+)
+def test_names_become_the_runtimes(asked: tuple[str, ...], available: list[str], device: bool, wanted: tuple[str, ...]):
+    assert resolve(asked, available, lambda: device) == wanted
+
+
+def test_the_driver_is_asked_only_for_auto_with_cuda_compiled_in():
+    def never() -> bool:
+        raise AssertionError("asked")
+
+    assert resolve(("auto",), PLAIN, never) == (CPU,)
+    assert resolve(("cuda",), GPU, never) == (CUDA,)
+
+
+@pytest.mark.parametrize("name", ["cuda", CUDA, "tensorrt"])
+def test_nvidia_provider_that_is_missing_names_the_extra(name: str):
+    with pytest.raises(ModelLoadError) as caught:
+        resolve((name,), PLAIN)
+    text = str(caught.value)
+    assert repr(name) in text
+    assert CPU in text
+    assert "batchserve[gpu]" in text
+
+
+@pytest.mark.parametrize("name", ["openvino", "DnnlExecutionProvider", "BrandNewExecutionProvider"])
+def test_other_provider_that_is_missing_says_what_is_there(name: str):
+    with pytest.raises(
+        ModelLoadError, match=r"which has AzureExecutionProvider, CPUExecutionProvider: install an ONNX"
+    ):
+        resolve((name,), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("cudda", "cuda"), ("CPU", "cpu"), ("tensor_rt", "tensorrt"), ("Auto", "auto")]
+)
+def test_misspelt_name_gets_the_nearest(word: str, near: str):
+    with pytest.raises(ModelLoadError, match=rf"unknown provider '{word}': did you mean '{near}'\? expected auto, cpu"):
+        resolve((word,), PLAIN)
+
+
+def test_provider_asked_for_by_name_must_be_in_use():
+    check_in_use(("cuda",), (CUDA,), [CUDA, CPU])
+    check_in_use(("auto",), (CUDA, CPU), [CPU])
+    for asked in (("cuda",), (CUDA,), ("auto", "cuda")):
+        with pytest.raises(ModelLoadError, match=r"CUDAExecutionProvider could not be started.*cuDNN"):
+            check_in_use(asked, (CUDA, CPU), [CPU])
+
+
+def test_short_names_are_distinct():
+    assert len(set(SHORT_NAMES.values())) == len(SHORT_NAMES)
+
+
+def test_cuda_does_not_search_algorithms_for_every_batch_size():
+    assert options(CUDA, is_dynamic=True) == {"cudnn_conv_algo_search": "HEURISTIC"}
+    assert options(CUDA, is_dynamic=False) == {}
+    assert options(CPU, is_dynamic=True) == {}
+
+
+def test_counting_devices_never_fails():
+    assert cuda_devices() >= 0
+
+
+def test_no_driver_means_no_devices(monkeypatch: pytest.MonkeyPatch):
+    def missing(name: str) -> object:
+        raise OSError(name)
+
+    monkeypatch.setattr("batchserve.backends.providers.ctypes.CDLL", missing)
+    assert cuda_devices() == 0
