@@ -79,7 +79,18 @@ def test_the_rule_can_fail() -> None:
 
 def test_core_reads_no_clock_and_waits_for_nothing() -> None:
     """The core takes the time as an argument: it imports neither clocks, threads, sockets nor loops."""
-    forbidden = {"time", "asyncio", "threading", "socket", "select", "concurrent", "datetime", "logging", "os", "random"}
+    forbidden = {
+        "time",
+        "asyncio",
+        "threading",
+        "socket",
+        "select",
+        "concurrent",
+        "datetime",
+        "logging",
+        "os",
+        "random",
+    }
     for package, path in modules():
         if package != "core":
             continue

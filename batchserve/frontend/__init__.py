@@ -1,0 +1,1 @@
+"""Turns bytes into requests and answers into bytes. No batching rule lives here."""
