@@ -100,7 +100,7 @@ def prove(
     return Proof(Verdict.INDEPENDENT, _praise(prover, rounds))
 
 
-class _Stop(Exception):  # noqa: N818 it carries a verdict, not an error
+class _Stop(Exception):
     """Ends the rounds with a verdict."""
 
     def __init__(self, verdict: Verdict, why: str) -> None:

@@ -1,0 +1,97 @@
+"""Puts a server together: models, backend, telemetry, frontend. The only place that knows all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.engine.repository import Repository
+from batchserve.frontend.server import Server
+from batchserve.frontend.services import Services
+from batchserve.telemetry.logging import StateLog, log_access
+from batchserve.telemetry.looplag import LoopLag
+from batchserve.telemetry.metrics import Metrics
+from batchserve.telemetry.statistics import Statistics
+
+if TYPE_CHECKING:
+    from batchserve.config import Settings
+    from batchserve.engine.sources import ModelSource
+
+__all__ = ["Assembly", "new_event_loop"]
+
+_POOL_THREADS = 4
+"""Helper threads for large JSON and compression: they share the cores with the models' own."""
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """Make the fastest event loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+class Assembly:
+    """One server with everything in it. Event loop only.
+
+    Life: `start`, `load`, then `drain`; `close` at last in any case.
+
+    Args:
+        settings: The configuration.
+        sources: The models to serve.
+
+    Raises:
+        ConfigError: There is no runtime.
+    """
+
+    def __init__(self, settings: Settings, sources: Sequence[ModelSource]) -> None:
+        runtime = require_runtime()
+        config = settings.server
+        metrics, statistics = Metrics(str(runtime.__version__)), Statistics()
+        self._lag = LoopLag(metrics.observe_lag)
+        self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="helper")
+        self.repository = Repository(
+            sources,
+            lambda source: settings.model(source.name, source.folder),
+            OnnxBackend(),
+            listeners=(metrics, statistics, StateLog()),
+            allow_partial=config.allow_partial,
+        )
+        self.server = Server(
+            Services(
+                repository=self.repository,
+                config=config,
+                statistics=statistics.entry,
+                render_metrics=metrics.render,
+                pool=self._pool,
+                access_log=log_access if config.access_log else None,
+            )
+        )
+
+    async def start(self) -> None:
+        """Listen. Models are loaded afterwards, so that probes get their answers meanwhile.
+
+        Raises:
+            ConfigError: The address cannot be listened on.
+        """
+        await self.server.start()
+        self._lag.start(asyncio.get_running_loop())
+
+    async def load(self) -> None:
+        """Load every model; those that fail keep their reason."""
+        await self.repository.load_all()
+
+    async def drain(self) -> None:
+        """Finish what was admitted, refuse the rest, close the connections."""
+        await self.server.drain()
+
+    async def close(self) -> None:
+        """Give everything back; without a `drain` before, connections are cut. May be called again."""
+        self._lag.stop()
+        await self.server.close()
+        await self.repository.drain(0)
+        self._pool.shutdown(wait=False, cancel_futures=True)

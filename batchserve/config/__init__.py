@@ -1,0 +1,17 @@
+"""The effective configuration: typed, validated once, trusted by everything after."""
+
+from __future__ import annotations
+
+from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
+from batchserve.config.settings import ModelSettings, Settings
+
+__all__ = [
+    "MODEL_KEYS",
+    "SERVER_KEYS",
+    "DeclaredTensor",
+    "Key",
+    "ModelConfig",
+    "ModelSettings",
+    "ServerConfig",
+    "Settings",
+]

@@ -1,0 +1,263 @@
+"""The kinds of value a key can have: how each is read from TOML and from text, and how it is written."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from batchserve.config.names import did_you_mean
+from batchserve.config.units import BadValueError, format_duration, format_size, parse_duration, parse_size
+
+__all__ = [
+    "Kind",
+    "choice",
+    "duration",
+    "flag",
+    "names",
+    "size",
+    "text",
+    "toml_string",
+    "version_policy",
+    "whole_number",
+]
+
+_TRUE = frozenset({"true", "1", "yes", "on"})
+_FALSE = frozenset({"false", "0", "no", "off"})
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How one kind of value is read, checked and written.
+
+    Attributes:
+        name: What it is called in the reference: `duration`, `size`, …
+        allowed: The allowed values in words, to be read after "expected".
+        read: Turns what TOML gives (str, int, float, bool, list) into the field's value; raises `BadValueError`.
+        from_text: Turns the text of a flag or variable into what `read` takes; raises nothing.
+        show: Writes the field's value as TOML that `read` takes back.
+    """
+
+    name: str
+    allowed: str
+    read: Callable[[object], Any]
+    from_text: Callable[[str], object]
+    show: Callable[[Any], str]
+
+
+def toml_string(value: object) -> str:
+    """Write a TOML string."""
+    escaped = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
+
+
+def _with_auto(kind: Kind) -> Kind:
+    """Let `auto` stand for None: the server finds the value out."""
+    return Kind(
+        name=f"{kind.name} or auto",
+        allowed=f"{kind.allowed}, or auto",
+        read=lambda value: None if value == "auto" else kind.read(value),
+        from_text=lambda given: "auto" if given.strip() == "auto" else kind.from_text(given),
+        show=lambda value: '"auto"' if value is None else kind.show(value),
+    )
+
+
+def text() -> Kind:
+    """A string that is not empty."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise BadValueError("is not a string", f"write {toml_string(value)}")
+        if not value.strip():
+            raise BadValueError("is empty")
+        if not value.isprintable():
+            raise BadValueError("has characters in it that cannot be printed")
+        return value
+
+    return Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
+
+
+def flag() -> Kind:
+    """True or false; as text also 1, 0, yes, no, on, off."""
+
+    def read(value: object) -> bool:
+        if isinstance(value, bool):
+            return value
+        raise BadValueError("is neither true nor false")
+
+    def from_text(given: str) -> object:
+        word = given.strip().casefold()
+        return True if word in _TRUE else False if word in _FALSE else given
+
+    return Kind("true or false", "true or false", read, from_text, lambda value: "true" if value else "false")
+
+
+def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False) -> Kind:
+    """A whole number of a range.
+
+    Args:
+        least: Smallest allowed value.
+        most: Largest allowed value.
+        zero_is: Why 0 is refused or what to write instead, appended to the error for a 0 below `least`.
+        auto: True if `auto` may be written and becomes None.
+    """
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int):
+            is_number_in_quotes = isinstance(value, str) and re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", value)
+            raise BadValueError("is not a whole number", "write it without quotes" if is_number_in_quotes else "")
+        if value < least:
+            raise BadValueError("is too small", zero_is if value == 0 else "")
+        if value > most:
+            raise BadValueError("is too large")
+        return value
+
+    def from_text(given: str) -> object:
+        return int(given) if re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", given) else given
+
+    kind = Kind("whole number", f"a whole number from {least} to {most}", read, from_text, str)
+    return _with_auto(kind) if auto else kind
+
+
+def _with_unit(value: object, parse: Callable[[str], Any], example: str) -> Any:
+    if isinstance(value, str):
+        return parse(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadValueError("is not a number with a unit")
+    if value == 0:
+        return parse("0")
+    if value < 0:
+        raise BadValueError("is negative")
+    raise BadValueError("has no unit", f'write "{value}{example}" if that is what you mean')
+
+
+def duration(*, positive: bool = False, auto: bool = False) -> Kind:
+    """A duration with its unit.
+
+    Args:
+        positive: True if 0 is refused.
+        auto: True if `auto` may be written and becomes None.
+    """
+
+    def read(value: object) -> float:
+        seconds = float(_with_unit(value, parse_duration, "s"))
+        if positive and seconds == 0:
+            raise BadValueError("is not longer than 0")
+        return seconds
+
+    least = "longer than 0" if positive else "0 or longer"
+    kind = Kind(
+        "duration",
+        f"a duration {least} with its unit, such as 200us, 5ms, 2s or 1m",
+        read,
+        lambda given: given,
+        lambda seconds: toml_string(format_duration(seconds)),
+    )
+    return _with_auto(kind) if auto else kind
+
+
+def size(*, positive: bool = False) -> Kind:
+    """A size in bytes with its unit.
+
+    Args:
+        positive: True if 0 is refused.
+    """
+
+    def read(value: object) -> int:
+        size_bytes = int(_with_unit(value, parse_size, "B"))
+        if positive and size_bytes == 0:
+            raise BadValueError("is not more than 0")
+        return size_bytes
+
+    least = "above 0" if positive else "of 0 or more"
+    return Kind(
+        "size",
+        f"a size {least} with its unit, such as 512B, 4KiB, 64MiB or 1GiB",
+        read,
+        lambda given: given,
+        lambda size_bytes: toml_string(format_size(size_bytes)),
+    )
+
+
+def choice(*values: str) -> Kind:
+    """One word of a few."""
+    listed = ", ".join(values[:-1]) + f" or {values[-1]}"
+
+    def read(value: object) -> str:
+        if isinstance(value, str) and value in values:
+            return value
+        raise BadValueError("is not one of them", did_you_mean(str(value), values))
+
+    return Kind(listed, listed, read, lambda given: given.strip(), toml_string)
+
+
+def _listed(given: str) -> object:
+    """Split text at commas; text in TOML's brackets keeps its brackets away."""
+    stripped = given.strip()
+    if stripped.startswith("[") and stripped.endswith("]"):
+        stripped = stripped[1:-1]
+    return [part.strip().strip("\"'") for part in stripped.split(",")]
+
+
+def names() -> Kind:
+    """A list of names, most preferred first; one name needs no list."""
+
+    def read(value: object) -> tuple[str, ...]:
+        parts = [value] if isinstance(value, str) else value
+        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+            raise BadValueError("is not a list of names")
+        stripped = tuple(part.strip() for part in parts)
+        if not stripped or not all(stripped):
+            raise BadValueError("has an empty name in it" if stripped else "is empty")
+        if not all(name.isprintable() for name in stripped):
+            raise BadValueError("has characters in it that cannot be printed")
+        if twice := next((name for name in stripped if stripped.count(name) > 1), None):
+            raise BadValueError(f"has {twice!r} twice")
+        return stripped
+
+    def show(value: Sequence[str]) -> str:
+        return "[" + ", ".join(toml_string(name) for name in value) + "]"
+
+    return Kind("list of names", "a name or a list of names, most preferred first", read, _listed, show)
+
+
+def version_policy() -> Kind:
+    """Which versions are served: `latest`, `latest:N`, `all`, or version numbers.
+
+    The field's value is a canonical string: `latest`, `latest:2`, `all` or `1,3` (ascending, each once).
+    """
+    numbers = re.compile(r"[0-9]{1,18}(\s*,\s*[0-9]{1,18})*")
+
+    def read(value: object) -> str:
+        versions = [value] if isinstance(value, int) and not isinstance(value, bool) else value
+        if isinstance(versions, list):
+            if not versions:
+                raise BadValueError("names no version")
+            if not all(isinstance(version, int) and not isinstance(version, bool) for version in versions):
+                raise BadValueError("has something in it that is not a version number")
+            return _canonical(versions)
+        if not isinstance(value, str):
+            raise BadValueError("is not a version policy")
+        word = value.strip()
+        if word in ("latest", "all"):
+            return word
+        if latest := re.fullmatch(r"latest\s*:\s*([0-9]{1,9})", word):
+            if int(latest[1]) == 0:
+                raise BadValueError("serves no version")
+            return "latest" if int(latest[1]) == 1 else f"latest:{int(latest[1])}"
+        if numbers.fullmatch(word):
+            return _canonical([int(part) for part in word.split(",")])
+        raise BadValueError("is not a version policy", did_you_mean(word, ("latest", "all")))
+
+    def from_text(given: str) -> object:
+        return given.strip().strip("[]")
+
+    return Kind("version policy", "latest, latest:N, all, or version numbers such as 1,3", read, from_text, toml_string)
+
+
+def _canonical(versions: Sequence[int]) -> str:
+    for version in versions:
+        if not 1 <= version < 2**63:
+            raise BadValueError(f"has {version} in it, which is no version number", "versions count from 1")
+    return ",".join(str(version) for version in sorted(set(versions)))

@@ -1,0 +1,176 @@
+"""The one table of configuration keys, and the structures they fill.
+
+A field below declares its key: the key is the field's name without its unit (`max_queue_delay` fills
+`max_queue_delay_s`), the default is the field's, kind and meaning stand beside it. Reading, checking, `--help`,
+`config show` and the reference are all derived from `SERVER_KEYS` and `MODEL_KEYS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
+
+from batchserve.config.kinds import Kind, choice, duration, flag, names, size, text, version_policy, whole_number
+
+__all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of a table.
+
+    Attributes:
+        name: Its name in files, flags and (in upper case) variables.
+        field: The field it fills.
+        kind: How its values are read and written.
+        default: The field's built-in value.
+        meaning: One line for the reference and `--help`.
+    """
+
+    name: str
+    field: str
+    kind: Kind
+    default: Any
+    meaning: str
+
+    @property
+    def shown_default(self) -> str:
+        """The default as TOML."""
+        return self.kind.show(self.default)
+
+
+def _key(default: T, kind: Kind, meaning: str, *, name: str = "") -> T:
+    """Declare a field and its key; `name` where it is not the field's name without its unit."""
+    declared: T = field(default=default, metadata={"kind": kind, "meaning": meaning, "name": name})
+    return declared
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTensor:
+    """An input or output as a `config.pbtxt` declares it; checked against the model at load.
+
+    Attributes:
+        name: The tensor's name.
+        data_type: `TYPE_…` as in protocol.md section 3, or "" if not declared.
+        dims: Dimensions as declared, -1 where free; without the batch if `leaves_out_batch`. None if not declared, or
+            if a `reshape` makes them differ from the model's own.
+        leaves_out_batch: True if the file that declares it sets a `max_batch_size` above 0, which is what makes its
+            `dims` those of one row. The effective `max_batch_size` may come from elsewhere and says nothing about this.
+    """
+
+    name: str
+    data_type: str = ""
+    dims: tuple[int, ...] | None = None
+    leaves_out_batch: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """The full wire shape as declared, the batch axis included; None if not declared."""
+        if self.dims is None:
+            return None
+        return (-1, *self.dims) if self.leaves_out_batch else self.dims
+
+
+_MOST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConfig:
+    """The `[server]` table."""
+
+    host: str = _key("127.0.0.1", text(), "Address to listen on; `0.0.0.0` is every IPv4 address of the machine.")
+    port: int = _key(8000, whole_number(0, 65535), "Port to listen on; `0` takes a free one, which is printed.")
+    max_body_size_bytes: int = _key(64 << 20, size(positive=True), "Largest request body, before and after inflation.")
+    max_inflight_bytes: int = _key(
+        1 << 30,
+        size(positive=True),
+        "Request bodies held at once; above it requests are refused with 429.",
+        name="max_inflight_bytes",
+    )
+    max_connections: int = _key(10_000, whole_number(1, _MOST), "Connections open at once.")
+    max_header_size_bytes: int = _key(16 << 10, size(positive=True), "Largest request head.")
+    header_timeout_s: float = _key(10.0, duration(positive=True), "Time for a request's head to arrive.")
+    body_timeout_s: float = _key(60.0, duration(positive=True), "Time for a request's body to arrive.")
+    idle_timeout_s: float = _key(75.0, duration(positive=True), "Time a connection stays open without a request.")
+    compression: bool = _key(True, flag(), "Compress answers for clients that accept it.")
+    compression_min_size_bytes: int = _key(4 << 10, size(), "Smallest answer that is compressed.")
+    drain_timeout_s: float = _key(
+        30.0, duration(), "Time for admitted work on shutdown; no model's `drain_timeout` is longer than this."
+    )
+    admin: bool = _key(False, flag(), "Answer the endpoints that load, unload and reload models.")
+    allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
+    log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
+    log_format: str = _key("text", choice("text", "json"), "Form of log lines.")
+    access_log: bool = _key(False, flag(), "Write one log line for each request.")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """A `[models.NAME]` table (batching.md section 3 and onnxruntime.md).
+
+    `None` means "find out": from the model, or by the default rule of batching.md section 3. `inputs` and `outputs`
+    are no keys: only a `config.pbtxt` declares them.
+    """
+
+    max_batch_size: int | None = _key(
+        None,
+        whole_number(0, 1 << 20, auto=True),
+        "Most rows in one run. `1` runs every row alone, `0` runs every request whole; `auto` asks the model, and is "
+        "`32` where it can batch.",
+    )
+    timeout_s: float = _key(60.0, duration(), "Longest time from a request's arrival until its run begins.")
+    allow_timeout_override: bool = _key(True, flag(), "Let a request ask for a shorter `timeout`.")
+    max_queue_delay_s: float | None = _key(
+        None,
+        duration(auto=True),
+        "How long a batch that could start is held for more rows. `0` and `auto` never hold; a duration is the classic "
+        "timer.",
+    )
+    max_queue_size: int | None = _key(
+        None,
+        whole_number(1, _MOST, zero_is="a queue of no rows could serve nothing; use auto for the default", auto=True),
+        "Most rows waiting. `auto` is the larger of `1024` and 32 times `max_batch_size`.",
+    )
+    instances: int = _key(1, whole_number(1, 1024), "Batches of the model that may run at once.")
+    priority_levels: int = _key(1, whole_number(1, 1000), "Levels of importance, from `1`, the most important.")
+    split_large: bool = _key(True, flag(), "Cut a request with more rows than `max_batch_size` into several runs.")
+    isolate_failures: bool = _key(True, flag(), "When a batch fails, run its halves to find the guilty requests.")
+    drain_timeout_s: float = _key(30.0, duration(), "Time for queued work on unload, reload and shutdown.")
+    warmup_budget_s: float = _key(5.0, duration(), "Time for the runs at load that measure the model; `0` makes none.")
+    providers: tuple[str, ...] = _key(
+        ("auto",), names(), "Execution providers, most preferred first; `auto` takes the best that works."
+    )
+    intra_op_threads: int = _key(
+        0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among `instances`."
+    )
+    spinning: str = _key("off", choice("off", "short", "on"), "Whether threads of a run wait busily for the next.")
+    version_policy: str = _key("latest", version_policy(), "Which versions are served.")
+    inputs: tuple[DeclaredTensor, ...] = ()
+    outputs: tuple[DeclaredTensor, ...] = ()
+
+
+_UNITS = ("_s", "_bytes")
+
+
+def _keys_of(table: type[ServerConfig | ModelConfig]) -> Mapping[str, Key]:
+    keys: dict[str, Key] = {}
+    for declared in fields(table):
+        if "kind" not in declared.metadata:
+            continue
+        name = declared.metadata["name"]
+        if not name:
+            name = declared.name
+            for unit in _UNITS:
+                name = name.removesuffix(unit)
+        keys[name] = Key(name, declared.name, declared.metadata["kind"], declared.default, declared.metadata["meaning"])
+    return keys
+
+
+SERVER_KEYS: Mapping[str, Key] = _keys_of(ServerConfig)
+"""The keys of `[server]`, by name."""
+
+MODEL_KEYS: Mapping[str, Key] = _keys_of(ModelConfig)
+"""The keys of `[defaults]`, `[models.NAME]` and `model.toml`, by name."""

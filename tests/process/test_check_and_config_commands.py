@@ -1,0 +1,165 @@
+"""`batchserve check`, `batchserve config show` and the help texts, as processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from support.command import PATIENCE_S, clean_environment, run_command
+from support.onnx_models import identity, save, zipmap
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """Two models: `plain`, and `tuned` with two versions and a `model.toml`."""
+    folder = tmp_path / "repository"
+    save(identity(), folder / "plain" / "1" / "model.onnx")
+    save(identity(), folder / "tuned" / "1" / "model.onnx")
+    save(identity(), folder / "tuned" / "2" / "model.onnx")
+    (folder / "tuned" / "model.toml").write_text('max_batch_size = 8\nversion_policy = "all"\n')
+    return folder
+
+
+def test_check_describes_every_version_and_exits_with_0(repository: Path) -> None:
+    done = run_command("check", repository)
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r"^(\w+, version \d)$", done.stdout, re.MULTILINE) == [
+        "plain, version 1",
+        "tuned, version 1",
+        "tuned, version 2",
+    ]
+    assert done.stdout.count("max_batch_size 8") == 2
+    assert done.stdout.endswith("2 of 2 models can be served\n")
+    assert done.stderr == ""
+
+
+def test_check_tells_each_failure_with_its_reason_and_exits_with_1(repository: Path) -> None:
+    save(zipmap(), repository / "zipmap" / "1" / "model.onnx")
+    (repository / "broken" / "1").mkdir(parents=True)
+    (repository / "broken" / "1" / "model.onnx").write_bytes(b"nonsense")
+    save(identity(), repository / "typo" / "1" / "model.onnx")
+    (repository / "typo" / "model.toml").write_text("max_batchsize = 8\n")
+    (repository / "tuned" / "model.toml").write_text('version_policy = "1,5"\n')
+    done = run_command("check", repository)
+    assert done.returncode == 1
+    assert re.search(r"^broken, version 1\n  FAILED +the model file .* is not an ONNX model", done.stdout, re.MULTILINE)
+    assert re.search(r"^zipmap, version 1\n  FAILED +\S", done.stdout, re.MULTILINE)
+    assert re.search(r"^typo\n  FAILED +.*unknown key max_batchsize \(= 8\); did you mean", done.stdout, re.MULTILINE)
+    assert re.search(r"^tuned, version 5\n  FAILED +version_policy names version 5", done.stdout, re.MULTILINE)
+    assert "plain, version 1" in done.stdout
+    assert done.stdout.endswith("1 of 5 models can be served\n")
+    assert "Traceback" not in done.stderr
+
+
+def test_check_warns_of_fields_that_are_not_used(repository: Path) -> None:
+    (repository / "plain" / "config.pbtxt").write_text('backend: "onnxruntime" optimization { graph { level: 1 } }')
+    done = run_command("check", repository)
+    assert done.returncode == 0
+    assert len(done.stderr.splitlines()) == 1
+    assert "known but not used: optimization" in done.stderr
+
+
+def test_check_refuses_a_wrong_configuration_with_2(repository: Path) -> None:
+    done = run_command("check", repository, "--set", "models.tund.instances=2")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean 'tuned'?" in done.stderr
+
+
+def test_config_show_prints_values_with_their_origins_as_toml(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "b.toml"
+    file.write_text('[server]\nport = 9000\n[models.plain]\ntimeout = "5s"\n')
+    environ = {"BATCHSERVE_MODELS__PLAIN__INSTANCES": "2"}
+    done = run_command("config", "show", repository, "--config", file, "--host", "0.0.0.0", environ=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    for line in (
+        r'^host = "0\.0\.0\.0" +# from --host$',
+        rf"^port = 9000 +# from {re.escape(str(file))}:server\.port$",
+        r'^max_body_size = "64MiB" +# from built-in$',
+        rf'^timeout = "5s" +# from {re.escape(str(file))}:models\.plain\.timeout$',
+        r"^instances = 2 +# from BATCHSERVE_MODELS__PLAIN__INSTANCES$",
+        rf"^max_batch_size = 8 +# from {re.escape(str(repository))}/tuned/model\.toml:max_batch_size$",
+    ):
+        assert re.search(line, done.stdout, re.MULTILINE), line
+    assert list(tomllib.loads(done.stdout)) == ["server", "models"]
+
+
+def test_config_shown_is_a_configuration_that_means_the_same(repository: Path, tmp_path: Path) -> None:
+    sets = [
+        "--set",
+        "models.plain.max_queue_delay=1500us",
+        "--set",
+        "server.drain_timeout=10s",
+        "--set",
+        "models.plain.providers=cpu,auto",
+    ]
+    first = run_command("config", "show", repository, *sets, "--json")
+    (tmp_path / "shown.toml").write_text(run_command("config", "show", repository, *sets).stdout)
+    again = run_command("config", "show", repository, "--config", tmp_path / "shown.toml", "--json")
+
+    def values(done: subprocess.CompletedProcess[str]) -> object:
+        shown = json.loads(done.stdout)
+        tables = {"server": shown["server"], **shown["models"]}
+        return {table: {key: entry["value"] for key, entry in keys.items()} for table, keys in tables.items()}
+
+    assert values(first) == values(again)
+    assert json.loads(first.stdout)["models"]["plain"]["max_queue_delay"] == {
+        "value": "1500us",
+        "origin": "--set models.plain.max_queue_delay",
+    }
+
+
+def test_config_show_without_a_path_shows_what_holds_for_every_model() -> None:
+    done = run_command("config", "show", "--set", "defaults.timeout=3s", "--json")
+    shown = json.loads(done.stdout)
+    assert list(shown) == ["server", "defaults"]
+    assert shown["defaults"]["timeout"] == {"value": "3s", "origin": "--set defaults.timeout"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """What makes `--help` quick: runtime, numpy and HTTP library are imported by the commands that need them."""
+    program = (
+        "import sys; from batchserve.cli.main import commands\n"
+        "for arguments in (['--help'], ['serve', '--help'], ['config', 'show', '--help']):\n"
+        "    commands(arguments, standalone_mode=False)\n"
+        "heavy = {'numpy', 'onnxruntime', 'aiohttp', 'uvloop', 'prometheus_client', 'msgspec'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE_S,
+        env=clean_environment(),
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_takes_less_than_0_3_s() -> None:
+    """The best of a few, since other processes run on this machine, too."""
+
+    def measure() -> float:
+        began = time.perf_counter()
+        assert run_command("--help").returncode == 0
+        return time.perf_counter() - began
+
+    assert min(measure() for _ in range(5)) < 0.3
+
+
+def test_version_is_printed() -> None:
+    done = run_command("--version")
+    assert re.fullmatch(r"batchserve, version \d+\.\d+\.\d+\n", done.stdout)
+
+
+@pytest.mark.parametrize("arguments", [["serve"], ["check"], ["serv"], ["serve", "x", "--prot", "1"]])
+def test_wrong_usage_is_told_with_status_2(arguments: list[str]) -> None:
+    done = run_command(*arguments)
+    assert done.returncode == 2
+    assert "Usage: batchserve" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,136 @@
+"""Each configuration error names the place, the key, the value, what is allowed, and the nearest spelling."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from batchserve.config import Settings
+from batchserve.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("[server]\nprot = 1", ["server.prot (= 1)", "did you mean 'port'?", "known are host, port"]),
+        ("[server]\nport = '8000'", ["server.port = '8000'", "a whole number from 0 to 65535", "without quotes"]),
+        ("[server]\nport = true", ["server.port = True is not a whole number"]),
+        ("[server]\nport = 65536", ["server.port = 65536 is too large", "0 to 65535"]),
+        ("[server]\nmax_body_size = 5", ["server.max_body_size = 5 has no unit", 'write "5B"', "64MiB"]),
+        ("[server]\nmax_body_size = '0'", ["server.max_body_size = '0' is not more than 0"]),
+        ("[server]\nidle_timeout = 0", ["server.idle_timeout = 0 is not longer than 0"]),
+        ("[server]\nlog_level = 'warn'", ["'warn'", "debug, info, warning or error", "did you mean 'warning'?"]),
+        ("[server]\nadmin = 'yes'", ["server.admin = 'yes' is neither true nor false", "expected true or false"]),
+        ("[server]\nhost = ''", ["server.host = '' is empty"]),
+        ("[defaults]\nport = 1", ["defaults.port (= 1)", "it is a key of [server]"]),
+        ("[server]\ntimeout = '1s'", ["server.timeout", "it is a key of [defaults] and of [models.NAME]"]),
+        ("[models.a]\nmax_batch_size = -1", ["models.a.max_batch_size = -1 is too small"]),
+        ("[models.a]\nmax_batch_size = 1.0", ["models.a.max_batch_size = 1.0 is not a whole number"]),
+        ("[models.a]\nmax_queue_size = 0", ["models.a.max_queue_size = 0", "a queue of no rows could serve nothing"]),
+        ("[models.a]\ntimeout = 5", ["models.a.timeout = 5 has no unit", 'write "5s"', "200us, 5ms, 2s or 1m"]),
+        ("[models.a]\ntimeout = 'auto'", ["models.a.timeout = 'auto' is not a number with a unit"]),
+        ("[models.a]\nmax_queue_delay = 'aut'", ["models.a.max_queue_delay = 'aut'", "or auto"]),
+        ("[models.a]\nspinning = 'shrt'", ["models.a.spinning = 'shrt'", "did you mean 'short'?"]),
+        ("[models.a]\nversion_policy = [0]", ["models.a.version_policy = [0] has 0 in it"]),
+        ("[models.a]\nversion_policy = []", ["names no version"]),
+        ("[models.a]\nversion_policy = 'latest:0'", ["serves no version"]),
+        ("[models.a]\nproviders = ['x', 'x']", ["models.a.providers = ['x', 'x'] has 'x' twice"]),
+        ("[models.a]\nlatency_target = '5ms'", ["unknown key models.a.latency_target (= '5ms')"]),
+        ("[models.a.b]\ntimeout = '5s'", ["models.a.b is a table", 'write [models."a.b"]']),
+        ("[models]\ntimeout = '5s'", ["models.timeout = '5s' is not a table"]),
+        ("[model.a]\ntimeout = '5s'", ["unknown table or key model", "did you mean 'models'?"]),
+        ("server = 3", ["server = 3 is not a table", "write [server]"]),
+        ("port = \nx = 1", ["is not TOML", "line 1"]),
+        ("x = " + "[" * 5000, ["is nested too deep"]),
+    ],
+)
+def test_error_in_the_file_names_key_value_and_what_is_allowed(text: str, parts: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "batchserve.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(file)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: ")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        ("server.port", ["is not KEY=VALUE", "server.port=8001"]),
+        ("=3", ["is not a key"]),
+        ("port=3", ["unknown table 'port'", "server.KEY"]),
+        ("sever.port=3", ["did you mean 'server'?"]),
+        ("server.port=abc", ["server.port = 'abc' is not a whole number"]),
+        ("server.prot=3", ["did you mean 'port'?"]),
+        ("server=3", ["server is not a key"]),
+        ("models.a=3", ["models.a is not a key"]),
+        ("models.a.b.timeout=2s", ["is not a key", 'models."a.b".timeout']),
+        ('models."a".b"=1', ["is not KEY=VALUE"]),
+        ("models.a.timeout=2", ["models.a.timeout = '2' has no unit"]),
+        ("models..timeout=2s", ["is not a key"]),
+    ],
+)
+def test_error_in_set_shows_what_was_given(given: str, parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(sets=[given])
+    message = str(caught.value)
+    assert message.startswith(f"--set {given}")
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "part"),
+    [
+        ("BATCHSERVE_SERVER__PROT", "1", "did you mean 'port'?"),
+        ("BATCHSERVE_SERVR__PORT", "1", "did you mean 'server'?"),
+        ("BATCHSERVE_SERVER__PORT", "x", "server.port = 'x' is not a whole number"),
+        ("BATCHSERVE_MODELS__A__PORT", "1", "it is a key of [server]"),
+        ("BATCHSERVE_MODELS__TIMEOUT", "1s", "names no key"),
+        ("BATCHSERVE_SERVER__", "1", "names no key"),
+        ("BATCHSERVE_SERVER__ADMIN", "maybe", "is neither true nor false"),
+    ],
+)
+def test_error_in_a_variable_names_the_variable(variable: str, value: str, part: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Settings.load(environ={variable: value})
+    assert str(caught.value).startswith(f"{variable}: ")
+    assert part in str(caught.value)
+
+
+def test_flag_and_set_of_the_same_key_are_refused() -> None:
+    with pytest.raises(ConfigError, match="given both by --port and by --set"):
+        Settings.load(sets=["server.port=1"], flags={"server.port": "2"})
+
+
+def test_two_spellings_of_one_variable_are_refused() -> None:
+    with pytest.raises(ConfigError, match="sets the same key as"):
+        Settings.load(environ={"BATCHSERVE_SERVER__PORT": "1", "BATCHSERVE_SERVER__port": "2"})
+
+
+def test_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: cannot be read: No such file"):
+        Settings.load(tmp_path / "none.toml")
+
+
+def test_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: Is a directory"):
+        Settings.load(tmp_path)
+
+
+def test_file_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "b.toml").write_bytes(b"[server]\nhost = '\xff'\n")
+    with pytest.raises(ConfigError, match=r"b\.toml: is not UTF-8 text"):
+        Settings.load(tmp_path / "b.toml")
+
+
+def test_error_in_model_toml_names_that_file(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text("max_batchsize = 3\n")
+    with pytest.raises(ConfigError) as caught:
+        Settings.load().model("digits", tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'model.toml'}: unknown key max_batchsize (= 3)")
+    assert "did you mean 'max_batch_size'?" in str(caught.value)

@@ -1,0 +1,218 @@
+"""Which place wins, where a value came from, and what `model.toml` and `config.pbtxt` add."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from batchserve.config import DeclaredTensor, ModelConfig, ServerConfig, Settings
+from batchserve.errors import ConfigError
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "repository" / "digits"
+
+
+def test_nothing_given_is_the_built_in_configuration() -> None:
+    settings = Settings.load()
+    assert settings.server == ServerConfig()
+    assert settings.model("digits") == ModelConfig()
+    assert {entry.origin for entry in settings.server_entries.values()} == {"built-in"}
+
+
+def test_server_flag_wins_over_variable_over_file(tmp_path: Path) -> None:
+    file = write(tmp_path / "batchserve.toml", '[server]\nport = 1\nhost = "a"\nmax_body_size = "1MiB"\nadmin = true\n')
+    environ = {"BATCHSERVE_SERVER__PORT": "2", "BATCHSERVE_SERVER__HOST": "b", "BATCHSERVE_SERVER__LOG_LEVEL": "debug"}
+    settings = Settings.load(file, ["server.max_connections=7"], environ, {"server.port": "3"})
+    server = settings.server
+    assert (server.port, server.host, server.max_body_size_bytes, server.admin) == (3, "b", 1 << 20, True)
+    assert (server.log_level, server.max_connections) == ("debug", 7)
+    origins = {
+        name: settings.server_entries[name].origin for name in ("port", "host", "max_body_size", "max_connections")
+    }
+    assert origins == {
+        "port": "--port",
+        "host": "BATCHSERVE_SERVER__HOST",
+        "max_body_size": f"{file}:server.max_body_size",
+        "max_connections": "--set server.max_connections",
+    }
+
+
+PLACES = ["set", "variable", "file", "model.toml", "config.pbtxt", "defaults", "built-in"]
+
+
+@pytest.mark.parametrize("first", range(len(PLACES)))
+def test_model_value_comes_from_the_first_place_that_has_it(first: int, tmp_path: Path, folder: Path) -> None:
+    """Each place says another `max_batch_size`; those before `first` say nothing."""
+    present = PLACES[first:]
+    file_text = ""
+    if "file" in present:
+        file_text += "[models.digits]\nmax_batch_size = 3\n"
+    if "defaults" in present:
+        file_text += "[defaults]\nmax_batch_size = 6\n"
+    if "model.toml" in present:
+        write(folder / "model.toml", "max_batch_size = 4\n")
+    if "config.pbtxt" in present:
+        write(folder / "config.pbtxt", "max_batch_size: 5\n")
+    sets = ["models.digits.max_batch_size=1"] if "set" in present else []
+    environ = {"BATCHSERVE_MODELS__DIGITS__MAX_BATCH_SIZE": "2"} if "variable" in present else {}
+    file = write(tmp_path / "b.toml", file_text)
+    resolved = Settings.load(file, sets, environ).resolve("digits", folder)
+    expected: list[tuple[int | None, str]] = [
+        (1, "--set models.digits.max_batch_size"),
+        (2, "BATCHSERVE_MODELS__DIGITS__MAX_BATCH_SIZE"),
+        (3, f"{file}:models.digits.max_batch_size"),
+        (4, f"{folder / 'model.toml'}:max_batch_size"),
+        (5, f"{folder / 'config.pbtxt'}:1:1"),
+        (6, f"{file}:defaults.max_batch_size"),
+        (None, "built-in"),
+    ]
+    assert (resolved.config.max_batch_size, resolved.entries["max_batch_size"].origin) == expected[first]
+
+
+def test_defaults_may_come_from_flag_and_variable_and_stay_below_the_models_own(tmp_path: Path, folder: Path) -> None:
+    write(folder / "model.toml", 'timeout = "4s"\n')
+    settings = Settings.load(
+        write(tmp_path / "b.toml", '[defaults]\ninstances = 2\ntimeout = "1s"\npriority_levels = 5\n'),
+        ["defaults.timeout=2s", "defaults.instances=3"],
+        {"BATCHSERVE_DEFAULTS__INSTANCES": "4", "BATCHSERVE_DEFAULTS__SPINNING": "short"},
+    )
+    own, other = settings.model("digits", folder), settings.model("other")
+    assert (own.timeout_s, other.timeout_s) == (4.0, 2.0)
+    assert (own.instances, own.spinning, own.priority_levels) == (3, "short", 5)
+
+
+def test_last_set_of_a_key_counts() -> None:
+    assert Settings.load(sets=["server.port=1", "server.port=2"]).server.port == 2
+
+
+def test_values_of_models_are_for_that_model_only() -> None:
+    settings = Settings.load(sets=["models.a.instances=2"], environ={"BATCHSERVE_MODELS__B__INSTANCES": "3"})
+    assert [settings.model(name).instances for name in "abc"] == [2, 3, 1]
+
+
+def test_auto_in_a_stronger_place_undoes_a_weaker_value(folder: Path) -> None:
+    write(folder / "config.pbtxt", "max_batch_size: 8 dynamic_batching { max_queue_delay_microseconds: 500 }")
+    settings = Settings.load(sets=["models.digits.max_batch_size=auto", "models.digits.max_queue_delay=auto"])
+    config = settings.model("digits", folder)
+    assert (config.max_batch_size, config.max_queue_delay_s) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [('models."a.b".instances=2', "a.b"), ("models.'a.b'.instances=2", "a.b"), ('models."q\\"=".instances=2', 'q"=')],
+)
+def test_set_takes_quoted_model_names(written: str, name: str) -> None:
+    assert Settings.load(sets=[written]).model(name).instances == 2
+
+
+def test_value_of_set_may_hold_an_equals_sign() -> None:
+    assert Settings.load(sets=["server.host=a=b"]).server.host == "a=b"
+
+
+@pytest.mark.parametrize("name", ["my-model", "my.model", "MY_MODEL", "my model"])
+def test_variable_names_a_model_in_upper_case_with_underscores(name: str) -> None:
+    settings = Settings.load(environ={"BATCHSERVE_MODELS__MY_MODEL__TIMEOUT": "2s"})
+    settings.check_model_names([name, "other"])
+    assert settings.model(name).timeout_s == 2.0
+
+
+def test_variable_splits_the_key_off_at_its_last_double_underscore() -> None:
+    settings = Settings.load(environ={"BATCHSERVE_MODELS__A__B__MAX_BATCH_SIZE": "3"})
+    settings.check_model_names(["a__b"])
+    assert settings.model("a__b").max_batch_size == 3
+
+
+def test_variable_that_could_mean_two_models_is_refused() -> None:
+    settings = Settings.load(environ={"BATCHSERVE_MODELS__A_B__TIMEOUT": "2s"})
+    with pytest.raises(ConfigError, match=r"BATCHSERVE_MODELS__A_B__TIMEOUT: may mean any of .*'a-b', 'a\.b'"):
+        settings.check_model_names(["a-b", "a.b"])
+
+
+def test_empty_variable_and_foreign_variables_count_as_not_set() -> None:
+    """Kubernetes makes BATCHSERVE_PORT and BATCHSERVE_SERVICE_HOST for a service of that name."""
+    environ = {
+        "BATCHSERVE_SERVER__PORT": "",
+        "BATCHSERVE_PORT": "tcp://10.0.0.1:8000",
+        "BATCHSERVE_SERVICE_HOST": "10.0.0.1",
+        "HOME": "/",
+    }
+    settings = Settings.load(environ=environ)
+    assert settings.server == ServerConfig()
+    assert settings.warnings == ()
+
+
+def test_single_underscore_before_a_key_is_warned_of() -> None:
+    (warning,) = Settings.load(environ={"BATCHSERVE_SERVER_PORT": "9"}).warnings
+    assert "BATCHSERVE_SERVER_PORT is ignored" in warning
+    assert "BATCHSERVE_SERVER__PORT" in warning
+
+
+@pytest.mark.parametrize(
+    ("place", "kwargs"),
+    [
+        ("[models.digit]", {}),
+        ("--set models.digit.timeout=2s", {"sets": ["models.digit.timeout=2s"]}),
+        ("BATCHSERVE_MODELS__DIGIT__TIMEOUT", {"environ": {"BATCHSERVE_MODELS__DIGIT__TIMEOUT": "2s"}}),
+    ],
+)
+def test_settings_for_a_model_that_is_not_served_name_the_nearest(
+    place: str, kwargs: dict[str, object], tmp_path: Path
+) -> None:
+    file = None if kwargs else write(tmp_path / "b.toml", '[models.digit]\ntimeout = "2s"\n')
+    settings = Settings.load(file, **kwargs)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError) as caught:
+        settings.check_model_names(["digits", "language"])
+    assert place in str(caught.value)
+    assert "did you mean 'digits'? served are 'digits', 'language'" in str(caught.value)
+
+
+def test_models_drain_no_longer_than_the_server() -> None:
+    settings = Settings.load(
+        sets=["server.drain_timeout=10s", "models.short.drain_timeout=5s", "models.long.drain_timeout=1m"]
+    )
+    assert [settings.model(name).drain_timeout_s for name in ("short", "long", "plain")] == [5.0, 10.0, 10.0]
+    origin = settings.resolve("long").entries["drain_timeout"].origin
+    assert "server.drain_timeout" in origin
+    assert "--set models.long.drain_timeout" in origin
+
+
+def test_models_own_files_are_read_again_for_each_load(folder: Path) -> None:
+    settings = Settings.load()
+    write(folder / "model.toml", "instances = 2\n")
+    assert settings.model("digits", folder).instances == 2
+    write(folder / "model.toml", "instances = 3\n")
+    assert settings.model("digits", folder).instances == 3
+
+
+def test_pbtxt_declares_tensors_and_its_unused_fields_make_one_warning(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(
+        folder / "config.pbtxt",
+        """
+        name: "digits" platform: "onnxruntime_onnx" max_batch_size: 8
+        input { name: "x" data_type: TYPE_FP32 dims: [ 64 ] }
+        output [ { name: "p" } ]
+        instance_group [ { count: 2 kind: KIND_CPU }, { kind: KIND_GPU gpus: [ 0 ] } ]
+        dynamic_batching { preferred_batch_size: [ 4, 8 ] }
+        """,
+    )
+    with caplog.at_level(logging.WARNING, logger="batchserve.config"):
+        config = Settings.load().model("digits", folder)
+    assert config.inputs == (DeclaredTensor("x", "TYPE_FP32", (64,), leaves_out_batch=True),)
+    assert config.inputs[0].shape == (-1, 64)
+    assert config.outputs == (DeclaredTensor("p", leaves_out_batch=True),)
+    assert (config.max_batch_size, config.instances) == (8, 3)
+    (record,) = caplog.records
+    for name in ("instance_group.kind", "instance_group.gpus", "dynamic_batching.preferred_batch_size"):
+        assert name in record.getMessage()
