@@ -49,6 +49,8 @@ class Session(Protocol):
         outputs: Outputs in the model's order, full wire shapes.
         batchability: The verdict and its reason.
         providers: Execution providers in use, most preferred first, as the runtime names them.
+        may_run_in_place: True if a run takes about as long as measured before, so that a short one may be done on the
+            event loop's thread; False if it may have to wait for something else.
         facts: Short words about how it runs (threads, spinning, runtime version) for logs and configuration answers.
     """
 
@@ -69,6 +71,11 @@ class Session(Protocol):
 
     @property
     def providers(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
+    @property
+    def may_run_in_place(self) -> bool:
         """See the class."""
         ...
 

@@ -52,6 +52,7 @@ class FakeBackend:
         fails: A run whose inputs make it true raises `BackendError`.
         load_error: If not "", every load raises `ModelLoadError` with this text.
         load_gate: Each load waits until it is set; None loads at once.
+        may_run_in_place: What the sessions say about it: False, because a gate would hold the event loop.
 
     All arguments are attributes that a test may change at any time. Any thread.
     """
@@ -67,7 +68,9 @@ class FakeBackend:
         fails: Callable[[Sequence[Array]], bool] | None = None,
         load_error: str = "",
         load_gate: threading.Event | None = None,
+        may_run_in_place: bool = False,
     ) -> None:
+        self.may_run_in_place = may_run_in_place
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.batchable = batchable
@@ -119,6 +122,7 @@ class FakeSession:
         self.outputs = backend.outputs
         self.batchability = Batchability(backend.batchable, "the test says so")
         self.providers: tuple[str, ...] = ("FakeExecutionProvider",)
+        self.may_run_in_place = backend.may_run_in_place
         self.facts: Mapping[str, str] = {"runtime": "fake"}
         self.closed = False
 

@@ -74,6 +74,8 @@ class OnnxSession:
         self._output_names = [tensor.name for tensor in outputs]
         self._names_by_mask: dict[int, list[str]] = {}
         self.providers: tuple[str, ...] = tuple(opened.session.get_providers())
+        # A run on an accelerator waits for whoever else uses the device.
+        self.may_run_in_place = self.providers == ("CPUExecutionProvider",)
         began = time.perf_counter()
         every = (1 << len(outputs)) - 1
         self._findings = investigate(

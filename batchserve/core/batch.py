@@ -26,11 +26,13 @@ class Batch:
         output_mask: Outputs that at least one of them asked for.
         reason: Why it was cut, one of `counters.CUT_REASONS`.
         slot: Index of the slot it runs on.
+        cut_s: When it was cut.
     """
 
-    __slots__ = ("entries", "output_mask", "reason", "rows", "slot")
+    __slots__ = ("cut_s", "entries", "output_mask", "reason", "rows", "slot")
 
-    def __init__(self, entries: list[Entry], reason: str, slot: int) -> None:
+    def __init__(self, entries: list[Entry], reason: str, slot: int, cut_s: float = 0.0) -> None:
+        self.cut_s = cut_s
         self.entries = entries
         self.reason = reason
         self.slot = slot

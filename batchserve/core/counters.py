@@ -36,6 +36,7 @@ class Counters:
         rows: Rows of the completed requests.
         executions: Runs that succeeded.
         failed_executions: Runs that failed, repeated halves included.
+        in_place: Runs that were done on the event loop's thread, because they are shorter than a hand-over.
         batches: Runs started, by cut reason.
     """
 
@@ -50,6 +51,7 @@ class Counters:
     rows: int = 0
     executions: int = 0
     failed_executions: int = 0
+    in_place: int = 0
     batches: dict[str, int] = field(default_factory=lambda: _zeros(CUT_REASONS))
 
     @property

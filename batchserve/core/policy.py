@@ -20,7 +20,7 @@ from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, Inval
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from batchserve.core.cost import CostCurve
+    from batchserve.core.cost import CostModel
     from batchserve.core.limits import Limits
     from batchserve.core.request import Request
     from batchserve.errors import RequestError
@@ -59,17 +59,17 @@ class Policy:
     Args:
         name: The model's name, for messages.
         limits: Its configuration.
-        curve: What its runs cost.
+        cost: What its runs cost; every successful run is fed to it.
     """
 
-    def __init__(self, name: str, limits: Limits, curve: CostCurve) -> None:
+    def __init__(self, name: str, limits: Limits, cost: CostModel) -> None:
         self.name = name
         self.limits = limits
         self.counters = Counters()
         self.queue = Queue(limits.priority_levels)
         self.queued_requests = 0
         self.running_requests = 0
-        self._curve = curve
+        self.cost = cost
         self._max_rows = limits.run_rows
         self._idle = list(range(limits.slots))
         self._retries: deque[list[Entry]] = deque()
@@ -131,7 +131,7 @@ class Policy:
             self._end(ticket, Outcome.CANCELLED)
             self.counters.cancelled += 1
 
-    def finish(self, batch: Batch, now: float, *, ok: bool) -> list[Ticket]:
+    def finish(self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None) -> list[Ticket]:
         """Take a batch's slot back and settle its entries.
 
         Args:
@@ -139,14 +139,19 @@ class Policy:
             now: When it came back.
             ok: True if every entry has its outputs. Otherwise the batch is queued again in halves, or its requests
                 fail (batching.md section 10).
+            took_s: Seconds its run took, for the cost model; None if that was not measured.
 
         Returns:
             Tickets that ended: completed ones, or failed ones with their error.
         """
         heappush(self._idle, batch.slot)
+        for entry in batch.entries:
+            entry.ticket.running -= 1
         ended: list[Ticket] = []
         if ok:
             self.counters.executions += 1
+            if took_s is not None:
+                self.cost.observe(batch.rows, took_s)
             for entry in batch.entries:
                 self._complete(entry, now, ended)
             return ended
@@ -182,14 +187,14 @@ class Policy:
         while self._idle:
             entries = self._next_retry(now, decision.ended)
             if entries:
-                self._start(entries, "isolate", decision)
+                self._start(entries, "isolate", decision, now)
                 continue
             shape, reason, hold_until_s = self._choose(now)
             if shape is None:
                 break
             entries = self.queue.take(shape, self._max_rows)
             rows = sum(entry.rows for entry in entries)
-            self._start(entries, "full" if rows >= self._max_rows or shape.rows else reason, decision)
+            self._start(entries, "full" if rows >= self._max_rows or shape.rows else reason, decision, now)
         decision.wake_s = self._wake(hold_until_s)
         return decision
 
@@ -210,7 +215,7 @@ class Policy:
 
     def _is_unmeasured(self) -> bool:
         """True while too few runs were seen to say when a hold must end (batching.md section 7.3)."""
-        return not self._curve.points and self.counters.executions < MIN_RUNS_TO_HOLD
+        return self.cost.is_empty and self.counters.executions < MIN_RUNS_TO_HOLD
 
     def _choose_held(self, now: float) -> tuple[ShapeQueue | None, str, float | None]:
         """Apply the classic timer: a shape goes when it is full or its hold has ended (batching.md section 7.3)."""
@@ -234,7 +239,7 @@ class Policy:
         delay_s = self.limits.max_queue_delay_s
         assert delay_s is not None, "only a configured delay holds"
         timer_s = shape.oldest.ticket.request.arrival_s + delay_s
-        latest_s = shape.head.ticket.deadline_s - self._curve.mean(min(shape.rows + 1, self._max_rows))
+        latest_s = shape.head.ticket.deadline_s - self.cost.mean(min(shape.rows + 1, self._max_rows))
         return (timer_s, "timer") if timer_s <= latest_s else (latest_s, "deadline")
 
     def _expire(self, now: float, decision: Decision) -> None:
@@ -282,14 +287,16 @@ class Policy:
         for entry in ticket.entries:
             self.queue.push(entry)
 
-    def _start(self, entries: list[Entry], reason: str, decision: Decision) -> None:
+    def _start(self, entries: list[Entry], reason: str, decision: Decision, now: float) -> None:
         for entry in entries:
-            if not entry.ticket.is_started:
-                entry.ticket.is_started = True
+            ticket = entry.ticket
+            ticket.running += 1
+            if not ticket.is_started:
+                ticket.is_started = True
                 self.queued_requests -= 1
                 self.running_requests += 1
         self.counters.batches[reason] += 1
-        decision.batches.append(Batch(entries, reason, heappop(self._idle)))
+        decision.batches.append(Batch(entries, reason, heappop(self._idle), now))
 
     def _next_retry(self, now: float, ended: list[Ticket]) -> list[Entry]:
         """Return the next half of a failed batch that somebody still waits for; empty if there is none.

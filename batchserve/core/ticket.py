@@ -51,7 +51,9 @@ class Ticket:
         outputs: The joined outputs of a split request; None otherwise, see the entry's.
         fault: Why the parts of a split request could not be joined, else "".
         pending: Parts that have not come back.
+        running: Parts that are in a batch now, whose thread may be reading the request's arrays.
         reply: The engine's way back to the client; the core never calls it.
+        release: The engine's word to who owns the arrays' memory; the core never calls it.
     """
 
     __slots__ = (
@@ -66,8 +68,10 @@ class Ticket:
         "outcome",
         "outputs",
         "pending",
+        "release",
         "reply",
         "request",
+        "running",
     )
 
     def __init__(self, request: Request, admitted_s: float, deadline_s: float, level: int) -> None:
@@ -83,6 +87,8 @@ class Ticket:
         self.outputs: tuple[Array, ...] | None = None
         self.fault = ""
         self.pending = 0
+        self.running = 0
+        self.release: Callable[[], None] | None = None
         self.reply: Callable[[Response | RequestError], None] | None = None
 
     def result(self) -> tuple[Array, ...]:

@@ -30,12 +30,14 @@ class Execution:
         start_s: The thread took it up (monotonic).
         run_start_s: Its arrays were gathered.
         run_end_s: The runtime returned; the moment of failure if it failed.
+        end_s: Its outputs were split off; the batch went back.
         error: None if every entry has its outputs.
     """
 
     start_s: float
     run_start_s: float
     run_end_s: float
+    end_s: float
     error: Exception | None
 
 
@@ -85,14 +87,15 @@ class Instance:
 
     def _work(self) -> None:
         while (batch := self._inbox.get()) is not None:
-            execution = self._execute(batch)
+            execution = self.execute(batch)
             try:
                 self._loop.call_soon_threadsafe(self._on_done, batch, execution)
             except RuntimeError:  # the loop is closed: the process is ending and nobody waits any more
                 return
             del batch, execution  # the arrays must not outlive the batch while the thread waits for the next one
 
-    def _execute(self, batch: Batch) -> Execution:
+    def execute(self, batch: Batch) -> Execution:
+        """Gather, run and split a batch on the calling thread: the instance's own, or the loop's while that is idle."""
         start_s = run_start_s = time.monotonic()
         try:
             inputs = gather(batch)
@@ -104,8 +107,9 @@ class Instance:
                 if entry.is_part:
                     _join_if_last(entry.ticket)
         except Exception as error:  # noqa: BLE001  # the thread must not die; the scheduler logs it
-            return Execution(start_s, run_start_s, time.monotonic(), error)
-        return Execution(start_s, run_start_s, run_end_s, None)
+            end_s = time.monotonic()
+            return Execution(start_s, run_start_s, end_s, end_s, error)
+        return Execution(start_s, run_start_s, run_end_s, time.monotonic(), None)
 
 
 def _join_if_last(ticket: Ticket) -> None:

@@ -10,11 +10,12 @@ from concurrent.futures import Executor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchserve.core.cost import CostCurve
+from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.tensors import ModelSignature
-from batchserve.engine.scheduler import Reply, Scheduler
+from batchserve.engine.placement import Placement
+from batchserve.engine.scheduler import Release, Reply, Scheduler
 from batchserve.engine.warmup import warm_up
 from batchserve.errors import ModelLoadError, RequestError
 
@@ -68,13 +69,13 @@ class Model:
         )
         self._listeners = listeners
         limits = _limits(config, self.signature.max_batch_size)
-        curve = CostCurve(measured.points, limits.timeout_s)
-        self.curve = curve.points
-        self._policy = Policy(self.name, limits, curve)
+        self.curve = measured.points
+        self._policy = Policy(self.name, limits, CostModel(measured.points, limits.timeout_s))
         self._scheduler = Scheduler(
             f"{self.name}/{self.version}",
             self._policy,
             session,
+            Placement(self._policy.cost, may_run_in_place=session.may_run_in_place),
             loop=asyncio.get_running_loop(),
             on_batch=self._batch_ended,
             on_ended=self._requests_ended,
@@ -137,13 +138,13 @@ class Model:
 
     # --- requests -------------------------------------------------------------------------------------------------
 
-    def submit(self, request: Request, reply: Reply) -> Ticket:
-        """Queue a request; `reply` is called once, later, with its answer or its error.
+    def submit(self, request: Request, reply: Reply, release: Release | None = None) -> Ticket:
+        """Queue a request; see `Scheduler.submit`.
 
         Raises:
-            RequestError: Refused at the door, counted; `reply` will not be called.
+            RequestError: Refused at the door, counted; neither `reply` nor `release` will be called.
         """
-        return self._scheduler.submit(request, reply)
+        return self._scheduler.submit(request, reply, release)
 
     def cancel(self, ticket: Ticket) -> None:
         """Drop a request whose client left; its reply is not called any more. Nothing happens if it has ended."""

@@ -12,6 +12,7 @@ from batchserve.core.request import Phases, Request, Response
 from batchserve.core.ticket import Outcome, Ticket
 from batchserve.engine.events import BatchEnded, RequestsEnded
 from batchserve.engine.instance import Execution, Instance
+from batchserve.engine.placement import Placement
 from batchserve.engine.timer import Timer
 from batchserve.errors import BackendError, InternalError, RequestError
 
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
     from batchserve.core.batch import Batch
     from batchserve.core.policy import Policy
 
-__all__ = ["Reply", "Scheduler"]
+__all__ = ["Release", "Reply", "Scheduler"]
 
 Reply = Callable[[Response | RequestError], None]
+Release = Callable[[], None]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +39,7 @@ class Scheduler:
         name: The model's name and version, for threads and the log.
         policy: Its rules and queue.
         session: What runs the batches.
+        placement: Says which of them run on the loop's own thread.
         loop: The event loop.
         on_batch: Hears of each execution.
         on_ended: Hears of requests that ended without an answer.
@@ -47,6 +50,7 @@ class Scheduler:
         name: str,
         policy: Policy,
         session: Session,
+        placement: Placement,
         *,
         loop: asyncio.AbstractEventLoop,
         on_batch: Callable[[BatchEnded], None],
@@ -57,8 +61,9 @@ class Scheduler:
         self._loop = loop
         self._on_batch = on_batch
         self._on_ended = on_ended
-        self._is_marked = False
+        self._marked_s: float | None = None
         self._is_closed = False
+        self._placement = placement
         self._empty: asyncio.Future[None] | None = None
         self._timer = Timer(loop, self._turn)
         self._instances = [
@@ -72,22 +77,25 @@ class Scheduler:
             for index in range(policy.limits.slots)
         ]
 
-    def submit(self, request: Request, reply: Reply) -> Ticket:
+    def submit(self, request: Request, reply: Reply, release: Release | None = None) -> Ticket:
         """Queue a request.
 
         Args:
             request: Checked against the signature.
             reply: Called exactly once with the answer or the error, later on the event loop; not called if the
                 request is cancelled.
+            release: Called exactly once, on the event loop, when the request has ended and no run reads its arrays
+                any more; after `reply`. The memory they lie in may be used again then.
 
         Raises:
-            RequestError: It was refused, and `reply` will not be called.
+            RequestError: It was refused: neither `reply` nor `release` will be called.
         """
-        ticket = self.policy.arrive(request, time.monotonic())
+        now = time.monotonic()
+        ticket = self.policy.arrive(request, now)
         ticket.reply = reply
-        if not self._is_marked:
-            self._is_marked = True
-            self._loop.call_soon(self._turn)
+        ticket.release = release
+        if self._marked_s is None:
+            self._mark(now)
         return ticket
 
     def cancel(self, ticket: Ticket) -> None:
@@ -96,6 +104,7 @@ class Scheduler:
             return
         self.policy.cancel(ticket)
         ticket.reply = None
+        _release(ticket)
         self._on_ended(RequestsEnded("cancelled", (ticket.request.arrival_s,), time.monotonic()))
         self._turn()  # if it was the head, or the last of a drain, something may have changed
 
@@ -126,26 +135,59 @@ class Scheduler:
         for instance in self._instances:
             await asyncio.to_thread(instance.join)
 
+    def _mark(self, now: float) -> None:
+        """Have a decision taken at the end of this turn of the loop."""
+        self._marked_s = now
+        self._loop.call_soon(self._turn)
+
     def _turn(self) -> None:
         """Take the decision and carry it out."""
-        self._is_marked = False
+        now = time.monotonic()
+        lag_s = 0.0 if self._marked_s is None else now - self._marked_s
+        self._marked_s = None
         if self._is_closed:
             return
-        decision = self.policy.decide(time.monotonic())
+        decision = self.policy.decide(now)
+        here = []
         for batch in decision.batches:
-            self._instances[batch.slot].start(batch)
+            if self._placement.is_in_place(batch.rows, lag_s):
+                here.append(batch)
+            else:
+                self._instances[batch.slot].start(batch)
         self._timer.wake_at(decision.wake_s)
         if decision.ended:
             self._reply_errors(decision.ended)
+        for batch in here:
+            self._run_here(batch)
         if self._empty is not None and not self._empty.done() and self.policy.is_empty:
             self._empty.set_result(None)
 
-    def _batch_done(self, batch: Batch, execution: Execution) -> None:
+    def _run_here(self, batch: Batch) -> None:
+        """Run a batch on the loop's own thread. What waits behind it is decided on in the loop's next turn."""
+        execution = self._instances[batch.slot].execute(batch)
+        self.policy.counters.in_place += 1
         now = time.monotonic()
-        ended = self.policy.finish(batch, now, ok=execution.error is None)
+        ended = self._finish(batch, execution, now)
+        if not self.policy.is_empty and self._marked_s is None:
+            self._mark(now)
+        self._settle(batch, execution, ended, now)
+
+    def _batch_done(self, batch: Batch, execution: Execution) -> None:
+        """Take a batch back from its instance's thread."""
+        now = time.monotonic()
+        self._placement.observe_hop(execution.start_s - batch.cut_s + now - execution.end_s)
+        ended = self._finish(batch, execution, now)
+        self._turn()  # the next batch is handed over before the answers of this one are written
+        self._settle(batch, execution, ended, now)
+
+    def _finish(self, batch: Batch, execution: Execution, now: float) -> list[Ticket]:
+        ok = execution.error is None
         if execution.error is not None:
             self._log_failure(batch, execution.error)
-        self._turn()  # the next batch is handed over before the answers of this one are written
+        return self.policy.finish(batch, now, ok=ok, took_s=execution.run_end_s - execution.run_start_s)
+
+    def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
+        """Write the answers of a batch and tell of it."""
         completed = [ticket for ticket in ended if ticket.outcome is Outcome.COMPLETED]
         for ticket in completed:
             request = ticket.request
@@ -155,6 +197,8 @@ class Scheduler:
             self._reply(ticket, Response(ticket.result(), phases, batch.rows))
         if len(completed) < len(ended):
             self._reply_errors([ticket for ticket in ended if ticket.outcome is not Outcome.COMPLETED])
+        for entry in batch.entries:
+            _release(entry.ticket)
         self._on_batch(_event(batch, execution, completed, now))
 
     def _reply_errors(self, tickets: Sequence[Ticket]) -> None:
@@ -163,6 +207,7 @@ class Scheduler:
             assert ticket.outcome is not None, "ended without an outcome"
             by_outcome.setdefault(ticket.outcome.value, []).append(ticket.request.arrival_s)
             self._reply(ticket, ticket.error or InternalError("the server failed on this request"))
+            _release(ticket)
         now = time.monotonic()
         for outcome, arrivals_s in by_outcome.items():
             self._on_ended(RequestsEnded(outcome, arrivals_s, now))
@@ -187,6 +232,13 @@ class Scheduler:
             error,
             exc_info=None if isinstance(error, BackendError) else error,
         )
+
+
+def _release(ticket: Ticket) -> None:
+    """Tell the owner of a request's arrays once that nobody reads them any more."""
+    if ticket.release is not None and ticket.outcome is not None and not ticket.running:
+        release, ticket.release = ticket.release, None
+        release()
 
 
 def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now: float) -> BatchEnded:

@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchserve.core.cost import CostCurve
+from batchserve.core.cost import CostModel
 from batchserve.errors import BackendError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def warm_up(name: str, session: Session, max_rows: int, budget_s: float) -> Warm
     end_s = time.monotonic() + budget_s
     points: list[tuple[int, float]] = []
     for size in warm_up_sizes(max_rows):
-        if points and time.monotonic() + 2 * CostCurve(points, budget_s).mean(size) > end_s:
+        if points and time.monotonic() + 2 * CostModel(points, budget_s).mean(size) > end_s:
             logger.info("model %s: warm-up ends at %d rows, within its budget of %g s", name, points[-1][0], budget_s)
             break
         try:

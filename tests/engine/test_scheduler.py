@@ -15,9 +15,11 @@ from support.core_requests import make_request
 from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
+from batchserve.core.cost import CostModel
 from batchserve.core.request import Request, Response
 from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
 from batchserve.engine.model import Model, load_model
+from batchserve.engine.placement import Placement
 from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, QueueFull, RequestError
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
@@ -318,3 +320,139 @@ async def test_warm_up_measures_sizes_and_a_failing_size_lowers_the_limit(load: 
     assert [rows for rows, _ in model.curve] == [1, 2, 3, 4, 6]
     lowered = await load(FakeBackend(fails=lambda inputs: len(inputs[0]) > 4), warmup_budget_s=5.0)
     assert lowered.signature.max_batch_size == 4
+
+
+# --- where a batch runs -----------------------------------------------------------------------------------------------
+
+
+async def test_run_shorter_than_a_hand_over_is_done_on_the_loops_thread(load: Load) -> None:
+    backend = FakeBackend(may_run_in_place=True)
+    model = await load(backend, warmup_budget_s=1.0)
+    backend.runs.clear()
+    answers = await asyncio.gather(*(model.infer(request(value, 1 + value % 5)) for value in range(100)))
+    assert all((answer.outputs[0] == value).all() for value, answer in enumerate(answers))
+    assert {run.thread for run in backend.runs} == {threading.get_ident()}
+    assert model.counters.in_place == len(backend.runs)
+
+
+async def test_run_longer_than_a_hand_over_is_handed_over(load: Load) -> None:
+    backend = FakeBackend(may_run_in_place=True, function=lambda inputs, mask: [_spin(0.001, inputs[0])])
+    model = await load(backend, warmup_budget_s=1.0, max_batch_size=2)
+    backend.runs.clear()
+    await asyncio.gather(*(model.infer(request(value)) for value in range(10)))
+    assert threading.get_ident() not in {run.thread for run in backend.runs}
+    assert model.counters.in_place == 0
+
+
+def _spin(seconds: float, array: np.ndarray) -> np.ndarray:
+    """Compute for a while: a run that takes its time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return array.copy()
+
+
+def test_late_loop_runs_nothing_in_place() -> None:
+    placement = Placement(CostModel([(1, 10e-6)], 60.0))
+    assert placement.is_in_place(1, lag_s=0.0)
+    assert not placement.is_in_place(1, lag_s=0.1)
+
+
+def test_nothing_is_run_in_place_before_it_was_measured() -> None:
+    assert not Placement(CostModel([], 1e-6)).is_in_place(1, lag_s=0.0)
+
+
+def test_slow_hand_overs_never_put_a_long_run_on_the_loop() -> None:
+    placement = Placement(CostModel([(1, 300e-6)], 60.0))
+    for _ in range(200):
+        placement.observe_hop(0.01)
+    assert not placement.is_in_place(1, lag_s=0.0)
+
+
+async def test_bad_row_of_an_in_place_batch_fails_alone(load: Load) -> None:
+    backend = FakeBackend(may_run_in_place=True, fails=lambda inputs: bool((inputs[0] == 13).any()))
+    model = await load(backend, warmup_budget_s=1.0)
+    results = await asyncio.gather(*(model.infer(request(value)) for value in range(32)), return_exceptions=True)
+    assert [value for value, result in enumerate(results) if isinstance(result, ExecutionFailed)] == [13]
+
+
+# --- whose memory -----------------------------------------------------------------------------------------------------
+
+
+class Owner:
+    """Notes in which order a request was answered and its memory given back."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+        self.released = asyncio.Event()
+
+    def reply(self, result: Response | RequestError) -> None:
+        self.heard.append("reply")
+
+    def release(self) -> None:
+        self.heard.append("release")
+        self.released.set()
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+async def test_memory_goes_back_once_after_the_answer(load: Load, in_place: bool) -> None:
+    model = await load(FakeBackend(may_run_in_place=in_place), warmup_budget_s=1.0)
+    owner = Owner()
+    model.submit(request(), owner.reply, owner.release)
+    await asyncio.wait_for(owner.released.wait(), 10)
+    await model.infer(request())
+    assert owner.heard == ["reply", "release"]
+
+
+async def test_memory_of_a_request_that_left_the_queue_goes_back_at_once(load: Load) -> None:
+    model, _, gate, blocker = await held_model(load)
+    owner = Owner()
+    ticket = model.submit(request(), owner.reply, owner.release)
+    model.cancel(ticket)
+    assert owner.heard == ["release"]
+    gate.set()
+    await blocker
+
+
+async def test_memory_of_a_request_that_left_while_running_goes_back_when_the_run_ends(load: Load) -> None:
+    gate = threading.Event()
+    backend = FakeBackend(gate=gate)
+    model = await load(backend)
+    owner = Owner()
+    ticket = model.submit(request(), owner.reply, owner.release)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    model.cancel(ticket)
+    assert owner.heard == []
+    gate.set()
+    await asyncio.wait_for(owner.released.wait(), 10)
+    assert owner.heard == ["release"]
+
+
+async def test_memory_of_a_split_request_waits_for_the_part_that_still_runs(load: Load) -> None:
+    """One part expires while another runs: the client has its error at once, the memory is read until the run ends."""
+    gate = threading.Event()
+    backend = FakeBackend(gate=gate)
+    model = await load(backend, max_batch_size=2)
+    owner = Owner()
+    model.submit(request(rows=4, timeout_s=0.05), owner.reply, owner.release)
+    await asyncio.to_thread(backend.wait_for_runs, 1)
+    while not owner.heard:  # noqa: ASYNC110  # turns of the loop until the deadline's timer
+        await asyncio.sleep(0)
+    assert owner.heard == ["reply"]
+    gate.set()
+    await asyncio.wait_for(owner.released.wait(), 10)
+    assert owner.heard == ["reply", "release"]
+
+
+async def test_memory_goes_back_when_the_model_fails_or_the_deadline_passes(load: Load) -> None:
+    model = await load(FakeBackend(fails=lambda inputs: True))
+    failed = Owner()
+    model.submit(request(), failed.reply, failed.release)
+    await asyncio.wait_for(failed.released.wait(), 10)
+    held, _, gate, blocker = await held_model(load)
+    expired = Owner()
+    held.submit(request(timeout_s=0.01), expired.reply, expired.release)
+    await asyncio.wait_for(expired.released.wait(), 10)
+    assert failed.heard == expired.heard == ["reply", "release"]
+    gate.set()
+    await blocker

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from support.core_requests import make_request
 
 from batchserve.core.batch import Batch
-from batchserve.core.cost import CostCurve
+from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
 from batchserve.core.request import Request
@@ -61,9 +61,9 @@ class PolicyMachine(RuleBasedStateMachine):
     def begin(self, limits: Limits, points: tuple[tuple[int, float], ...], drain_after: int) -> None:
         self.drain_after = drain_after  # tickets: an early drain would leave the machine little to explore
         self.limits = limits
-        self.curve = CostCurve(points, limits.timeout_s)
+        self.curve = CostModel(points, limits.timeout_s)
         self.policy = Policy("m", limits, self.curve)
-        self.twin = Policy("m", limits, CostCurve(points, limits.timeout_s))
+        self.twin = Policy("m", limits, CostModel(points, limits.timeout_s))
         self.now = 100.0
         self.tickets: list[Ticket] = []
         self.twins: list[Ticket] = []

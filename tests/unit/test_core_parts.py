@@ -7,7 +7,7 @@ import pytest
 from support.core_requests import make_request
 
 from batchserve.core.batch import Batch, gather, join_parts, scatter
-from batchserve.core.cost import CostCurve
+from batchserve.core.cost import CostModel, size_class
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.queue import Queue
@@ -56,7 +56,7 @@ def test_many_different_shapes_do_not_pile_up() -> None:
 
 
 def test_bytes_of_the_parts_of_a_request_add_up() -> None:
-    policy = Policy("m", Limits(max_batch_size=3, timeout_s=1.0, max_queue_size=100), CostCurve((), 1.0))
+    policy = Policy("m", Limits(max_batch_size=3, timeout_s=1.0, max_queue_size=100), CostModel((), 1.0))
     policy.arrive(make_request(10), 0.0)
     assert policy.queue.size_bytes == 10 * 4 * 8
     policy.decide(0.0)
@@ -79,7 +79,7 @@ def test_oldest_is_by_arrival_whatever_the_order_of_service() -> None:
 
 
 def test_cost_is_linear_between_the_points_and_follows_the_rules_outside() -> None:
-    curve = CostCurve([(2, 1.0), (4, 2.0), (8, 3.0)], 60.0)
+    curve = CostModel([(2, 1.0), (4, 2.0), (8, 3.0)], 60.0)
     assert curve.mean(3) == pytest.approx(1.5)
     assert curve.mean(6) == pytest.approx(2.5)
     assert curve.mean(1) == pytest.approx(0.8)  # y0 * (0.6 + 0.4 * b / b0)
@@ -87,17 +87,17 @@ def test_cost_is_linear_between_the_points_and_follows_the_rules_outside() -> No
 
 
 def test_noise_never_makes_more_rows_cheaper() -> None:
-    curve = CostCurve([(1, 1.0), (2, 0.5), (4, 0.7)], 60.0)
+    curve = CostModel([(1, 1.0), (2, 0.5), (4, 0.7)], 60.0)
     assert [curve.mean(rows) for rows in range(1, 9)] == sorted(curve.mean(rows) for rows in range(1, 9))
-    assert curve.points == ((1, 1.0), (2, 1.0), (4, 1.0))
+    assert curve.points == ((1.0, 1.0), (2.0, 1.0), (4.0, 1.0))
 
 
 def test_one_point_continues_with_a_tenth_of_its_time_per_row() -> None:
-    assert CostCurve([(2, 1.0)], 60.0).mean(4) == pytest.approx(1.1)
+    assert CostModel([(2, 1.0)], 60.0).mean(4) == pytest.approx(1.1)
 
 
 def test_without_a_point_the_guess_comes_from_the_timeout() -> None:
-    assert CostCurve([], 40.0).mean(2) == pytest.approx(1.2)
+    assert CostModel([], 40.0).mean(2) == pytest.approx(1.2)
 
 
 # --- gather and scatter -----------------------------------------------------------------------------------------------
@@ -184,3 +184,26 @@ def test_datatypes_agree_with_the_wire_table() -> None:
         assert datatype.name == name
         assert datatype.itemsize == (0 if name == "BYTES" else datatype.dtype.itemsize)
         assert datatype.config == ("TYPE_STRING" if name == "BYTES" else f"TYPE_{name}")
+
+
+@pytest.mark.parametrize(("rows", "like"), [(4, 5), (6, 7), (8, 11), (12, 15), (16, 23), (24, 31), (32, 47)])
+def test_two_size_classes_for_each_doubling(rows: int, like: int) -> None:
+    assert size_class(rows) == size_class(like)
+    assert size_class(rows) == size_class(rows - 1) + 1
+    assert size_class(like) == size_class(like + 1) - 1
+
+
+def test_class_moves_a_fifth_of_the_way_towards_each_run() -> None:
+    cost = CostModel([(8, 1.0)], 60.0)
+    cost.observe(10, 2.0)
+    assert cost.recent(11) == pytest.approx(1.2)
+    assert cost.points == ((pytest.approx(8.4), pytest.approx(1.2)),)
+    assert cost.mean(8.4) == pytest.approx(1.2)  # type: ignore[arg-type]
+
+
+def test_cost_follows_a_change_of_speed() -> None:
+    """Sizes seen before are within 15 % of a doubled time after 15 runs (batching.md section 12)."""
+    cost = CostModel([(8, 1.0)], 60.0)
+    for _ in range(15):
+        cost.observe(8, 2.0)
+    assert abs(cost.mean(8) - 2.0) < 0.3

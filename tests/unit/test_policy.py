@@ -8,7 +8,7 @@ import pytest
 from support.core_requests import make_request
 
 from batchserve.core.batch import Batch
-from batchserve.core.cost import CostCurve
+from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
 from batchserve.core.ticket import Outcome, Ticket
@@ -18,7 +18,7 @@ from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, Inval
 def make_policy(points: tuple[tuple[int, float], ...] = ((1, 0.001), (8, 0.002)), **changes: object) -> Policy:
     settings: dict[str, object] = {"max_batch_size": 8, "timeout_s": 10.0, "max_queue_size": 100, **changes}
     limits = Limits(**settings)  # type: ignore[arg-type]
-    return Policy("m", limits, CostCurve(points, limits.timeout_s))
+    return Policy("m", limits, CostModel(points, limits.timeout_s))
 
 
 def rows_of(decision: Decision) -> list[int]:
