@@ -64,6 +64,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_requests_refused_total", "counter", "Refused requests, by reason.", (*_MODEL, "reason")),
     Family("batchserve_rows_total", "counter", "Rows of completed requests.", unit="rows"),
     Family("batchserve_executions_total", "counter", "Runs of batches that came back.", (*_MODEL, "outcome")),
+    Family("batchserve_executions_in_place_total", "counter", "Runs done on the event loop's thread."),
     Family("batchserve_batches_total", "counter", "Runs started, by why the batch was cut.", (*_MODEL, "reason")),
     Family(
         "batchserve_request_duration_seconds",

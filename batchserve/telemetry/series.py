@@ -171,6 +171,7 @@ class ModelSeries:
         page.number("batchserve_rows_total", labels, total.rows)
         page.number("batchserve_executions_total", (*labels, "ok"), total.executions)
         page.number("batchserve_executions_total", (*labels, "failed"), total.failed_executions)
+        page.number("batchserve_executions_in_place_total", labels, total.in_place)
         for reason, count in total.batches.items():
             page.number("batchserve_batches_total", (*labels, reason), count)
 
