@@ -1,0 +1,12 @@
+"""The modules of loadtest/, which lies beside the package and is not installed with it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2]))
+
+from loadtest import batching, client, machine, models, report, server, wire
+
+__all__ = ["batching", "client", "machine", "models", "report", "server", "wire"]
