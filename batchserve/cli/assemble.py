@@ -71,6 +71,11 @@ class Assembly:
                 access_log=log_access if config.access_log else None,
             )
         )
+        metrics.watch_http(
+            responses=lambda: self.server.responses,
+            connections=lambda: self.server.open_connections,
+            inflight_bytes=lambda: self.server.held_bytes,
+        )
 
     async def start(self) -> None:
         """Listen. Models are loaded afterwards, so that probes get their answers meanwhile.

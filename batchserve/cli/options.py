@@ -15,7 +15,7 @@ __all__ = ["SERVER_FLAGS", "load_settings", "model_paths", "server_flags", "sett
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-SERVER_FLAGS = ("host", "port", "allow_partial", "admin", "log_level", "log_format", "access_log")
+SERVER_FLAGS = ("host", "port", "allow_partial", "admin", "http_fast_path", "log_level", "log_format", "access_log")
 """Keys of `[server]` that have a flag of their own; `--set` reaches all others."""
 
 

@@ -101,6 +101,9 @@ class ServerConfig:
         30.0, duration(), "Time for admitted work on shutdown; no model's `drain_timeout` is longer than this."
     )
     admin: bool = _key(False, flag(), "Answer the endpoints that load, unload and reload models.")
+    http_fast_path: str = _key(
+        "off", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
+    )
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
     log_format: str = _key("text", choice("text", "json"), "Form of log lines.")

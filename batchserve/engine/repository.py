@@ -113,6 +113,10 @@ class Repository:
             raise ModelNotFound(f"model '{name}' has no version '{version}'; ready: {ready}")
         raise ModelNotReady(f"version {version} of model '{name}' is not ready: {known.reason or known.state}")
 
+    def find(self, name: str, version: str = "") -> Model | None:
+        """Return what `get` would, or None where it would raise. One look-up in a dictionary."""
+        return self._routes.get((name, version))
+
     def models(self) -> list[Model]:
         """Return every version that serves, by name, then version."""
         return [version.model for _, _, version in self._each_version() if version.model is not None]

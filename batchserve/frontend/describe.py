@@ -1,0 +1,124 @@
+"""What the server says about itself and its models (protocol.md sections 2, 10, 11, 17): plain data for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from batchserve import __version__
+
+if TYPE_CHECKING:
+    from batchserve.core.tensors import ModelSignature, TensorSpec
+    from batchserve.engine.model import Model
+    from batchserve.engine.repository import IndexEntry
+
+__all__ = ["EXTENSIONS", "index_entries", "model_config", "model_metadata", "server_metadata"]
+
+EXTENSIONS = (
+    "binary_tensor_data",
+    "model_configuration",
+    "statistics",
+    "parameters",
+    "model_repository",
+    "schedule_policy",
+)
+"""What works, by the names of protocol.md section 17; clients branch on them."""
+
+_PLATFORM = "onnx_onnxv1"
+_CONFIG_PLATFORM = "onnxruntime_onnx"
+_BACKEND = "onnxruntime"
+
+_GPU_PROVIDERS = ("CUDA", "Tensorrt", "NvTensorRTRTX", "ROCM", "MIGraphX", "DML")
+
+
+def server_metadata() -> dict[str, object]:
+    """Describe the server."""
+    return {"name": "batchserve", "version": __version__, "extensions": list(EXTENSIONS)}
+
+
+def model_metadata(model: Model, versions: Sequence[int]) -> dict[str, object]:
+    """Describe a model's tensors with their full wire shapes, -1 where free.
+
+    Args:
+        model: The version that is described.
+        versions: The versions of that name that serve, ascending.
+    """
+    return {
+        "name": model.name,
+        "versions": [str(version) for version in versions],
+        "platform": _PLATFORM,
+        "inputs": [_tensor_metadata(spec) for spec in model.signature.inputs],
+        "outputs": [_tensor_metadata(spec) for spec in model.signature.outputs],
+    }
+
+
+def _tensor_metadata(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "datatype": spec.datatype.name, "shape": list(spec.shape)}
+
+
+def model_config(model: Model) -> dict[str, object]:
+    """Write a model's configuration as Triton does, so that its tools can read it.
+
+    `dynamic_batching` is there exactly if rows of different requests may share a run: perf_analyzer takes it as the
+    sign of the scheduler. Its `preferred_batch_size` is left out, since there are none. What Triton has no field for
+    stands in `parameters`, in Triton's form for them.
+    """
+    signature = model.signature
+    config: dict[str, object] = {
+        "name": model.name,
+        "platform": _CONFIG_PLATFORM,
+        "backend": _BACKEND,
+        "version_policy": _version_policy(model.config.version_policy),
+        "max_batch_size": signature.max_batch_size,
+        "input": [_tensor_config(spec, signature) for spec in signature.inputs],
+        "output": [_tensor_config(spec, signature) for spec in signature.outputs],
+        "instance_group": [_instance_group(model)],
+        "parameters": {key: {"string_value": value} for key, value in _parameters(model).items()},
+    }
+    if signature.max_batch_size > 1:
+        config["dynamic_batching"] = {"max_queue_delay_microseconds": round((model.max_queue_delay_s or 0.0) * 1e6)}
+    return config
+
+
+def _tensor_config(spec: TensorSpec, signature: ModelSignature) -> dict[str, object]:
+    dims = spec.shape[1:] if signature.is_batching else spec.shape
+    return {"name": spec.name, "data_type": spec.datatype.config, "dims": list(dims)}
+
+
+def _version_policy(policy: str) -> dict[str, object]:
+    """Write the canonical words of the configuration (`latest`, `latest:2`, `all`, `1,3`) as Triton's object."""
+    if policy == "all":
+        return {"all": {}}
+    if policy.startswith("latest"):
+        return {"latest": {"num_versions": int(policy.partition(":")[2] or 1)}}
+    return {"specific": {"versions": [int(version) for version in policy.split(",")]}}
+
+
+def _instance_group(model: Model) -> dict[str, object]:
+    on_gpu = bool(model.session.providers) and model.session.providers[0].startswith(_GPU_PROVIDERS)
+    return {
+        "name": f"{model.name}_0",
+        "kind": "KIND_GPU" if on_gpu else "KIND_CPU",
+        "count": model.instances,
+        "gpus": [0] if on_gpu else [],
+    }
+
+
+def _parameters(model: Model) -> dict[str, str]:
+    batchability = model.session.batchability
+    return {
+        **{f"runtime.{key}": str(value) for key, value in model.session.facts.items()},
+        "batches": "true" if model.signature.is_batching else "false",
+        "batches.why": batchability.why,
+        "providers": ",".join(model.session.providers),
+        "max_queue_size": str(model.max_queue_size),
+    }
+
+
+def index_entries(entries: Iterable[IndexEntry], *, only_ready: bool) -> list[dict[str, str]]:
+    """Write the repository's index; `reason` is always there, since MLServer's types require it."""
+    return [
+        {"name": entry.name, "version": entry.version, "state": entry.state, "reason": entry.reason}
+        for entry in entries
+        if not only_ready or entry.state == "READY"
+    ]

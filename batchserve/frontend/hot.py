@@ -1,0 +1,115 @@
+"""What the connections of one server share on the way from socket to queue."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from batchserve.frontend.buffers import BufferPool
+from batchserve.frontend.connection import HotConnection
+from batchserve.frontend.heads import HeadCache
+
+if TYPE_CHECKING:
+    from batchserve.config import ServerConfig
+    from batchserve.engine.model import Model
+    from batchserve.frontend.app import App
+    from batchserve.frontend.guard import GuardedServer
+    from batchserve.frontend.heads import Head
+    from batchserve.frontend.services import Services
+
+__all__ = ["HotPath"]
+
+SCRATCH_BYTES = 256 << 10
+"""What one read of a head, or of a head with a small body, may bring."""
+
+MAX_IDLE_BUFFER_BYTES = 128 << 20
+"""Body buffers kept for the next request."""
+
+
+class HotPath:
+    """Shared by all connections. Event loop only.
+
+    Args:
+        services: Configuration and helper threads.
+        app: The aiohttp application; it answers what is out of the ordinary, and its limits hold for both ways.
+
+    Attributes:
+        scratch: The read buffer that connections share; empty between two calls of the loop.
+        pool: Buffers for large bodies.
+        heads: Heads seen before.
+    """
+
+    def __init__(self, services: Services, app: App) -> None:
+        self.config = services.config
+        self.executor = services.pool
+        self.access_log = services.access_log
+        self.loop = asyncio.get_running_loop()
+        self.scratch = memoryview(bytearray(SCRATCH_BYTES))
+        self.pool = BufferPool(min(MAX_IDLE_BUFFER_BYTES, services.config.max_inflight_bytes))
+        self.heads = HeadCache()
+        self.inference = app.inference
+        self.budget = app.budget
+        self._app = app
+        self._repository = services.repository
+        self._connections: set[HotConnection] = set()
+        self._sweep_s = _sweep_interval(services.config)
+        self._sweep_timer: asyncio.TimerHandle | None = None
+
+    def make(self, server: GuardedServer) -> HotConnection:
+        """Make the protocol of a new connection."""
+        return HotConnection(self, server)
+
+    def opened(self, connection: HotConnection) -> None:
+        """Watch a connection's time from now on."""
+        self._connections.add(connection)
+        if self._sweep_timer is None:
+            self._sweep_timer = self.loop.call_later(self._sweep_s, self._sweep)
+
+    def ended(self, connection: HotConnection) -> None:
+        """Watch a connection no longer."""
+        self._connections.discard(connection)
+
+    def _sweep(self) -> None:
+        """Look at all connections' deadlines: one timer for all costs nothing per request."""
+        now = time.monotonic()
+        for connection in tuple(self._connections):
+            connection.check_time(now)
+        self._sweep_timer = self.loop.call_later(self._sweep_s, self._sweep) if self._connections else None
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._sweep_timer is not None:
+            self._sweep_timer.cancel()
+            self._sweep_timer = None
+
+    @property
+    def is_leaving(self) -> bool:
+        """True once the server drains: every answer announces the end of its connection."""
+        return self._app.is_leaving or self._repository.is_draining
+
+    def model_for(self, head: Head, connection: HotConnection) -> Model | None:
+        """Return the model that a request goes to; None if aiohttp has to answer it, whatever the answer is."""
+        route = head.route
+        if route is None or connection.is_surplus or self.is_leaving:
+            return None
+        if head.length > self.config.max_body_size_bytes:
+            return None
+        if self.budget.held_bytes + head.length > self.budget.limit_bytes:
+            return None
+        return self._repository.find(route.target, route.version)
+
+    def current(self, head: Head) -> Model | None:
+        """Return what serves a request now: while its body came, its model may have been replaced or unloaded."""
+        route = head.route
+        return None if route is None else self._repository.find(route.target, route.version)
+
+    def count(self, status: int) -> None:
+        """Count an answer."""
+        self._app.count(status)
+
+
+def _sweep_interval(config: ServerConfig) -> float:
+    """Say how often times are looked at: a time-out may be a quarter late, and at most half a second."""
+    shortest_s = min(config.header_timeout_s, config.body_timeout_s, config.idle_timeout_s)
+    return min(0.5, max(0.01, shortest_s / 4))

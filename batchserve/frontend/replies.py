@@ -1,0 +1,72 @@
+"""Answers as bytes, for connections that write them without aiohttp: heads from templates, errors in their one form."""
+
+from __future__ import annotations
+
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+import orjson
+
+from batchserve.errors import MethodNotAllowed
+from batchserve.frontend.responses import SERVER
+
+if TYPE_CHECKING:
+    from batchserve.errors import RequestError
+
+__all__ = ["error_reply", "ok_head"]
+
+_OK_BINARY = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+    b"Content-Length: %d\r\n%b%b\r\n"
+)
+_OK_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n"
+_CLOSE = b"Connection: close\r\n"
+
+
+class _Date:
+    """The `Date` and `Server` headers, made once a second."""
+
+    second = -1
+    lines = b""
+
+
+def _common() -> bytes:
+    second = int(time.time())
+    if second != _Date.second:
+        _Date.lines = f"Date: {formatdate(second, usegmt=True)}\r\nServer: {SERVER}\r\n".encode()
+        _Date.second = second
+    return _Date.lines
+
+
+def ok_head(size_bytes: int, json_length: int | None, extra: bytes = b"", *, is_closing: bool) -> bytes:
+    """Write the head of a successful inference answer.
+
+    Args:
+        size_bytes: Length of the body as it is sent.
+        json_length: Bytes of its JSON, uncompressed; None if no tensor is binary.
+        extra: Further header lines, each with its CRLF.
+        is_closing: True if the connection ends after this answer.
+    """
+    if is_closing:
+        extra += _CLOSE
+    if json_length is None:
+        return _OK_JSON % (size_bytes, _common(), extra)
+    return _OK_BINARY % (json_length, size_bytes, _common(), extra)
+
+
+def error_reply(error: RequestError, *, is_closing: bool) -> bytes:
+    """Write a whole error answer (protocol.md section 8), as `responses.error_response` does with aiohttp."""
+    text = str(error).encode("utf-8", "replace").decode() or error.reason
+    body = orjson.dumps({"error": text})
+    try:
+        phrase = HTTPStatus(error.status).phrase
+    except ValueError:
+        phrase = ""
+    lines = [f"HTTP/1.1 {error.status} {phrase}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    if error.retry_after_s is not None:
+        lines.append(f"Retry-After: {error.retry_after_s}")
+    if isinstance(error, MethodNotAllowed):
+        lines.append(f"Allow: {', '.join(error.allow)}")
+    return b"%b\r\n%b%b\r\n%b" % ("\r\n".join(lines).encode(), _common(), _CLOSE if is_closing else b"", body)

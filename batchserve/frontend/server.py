@@ -1,0 +1,109 @@
+"""The HTTP server's life: start, drain, close."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from batchserve.frontend.app import App
+from batchserve.frontend.guard import GuardedServer
+from batchserve.frontend.hot import HotPath
+from batchserve.frontend.listen import listen, url_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from batchserve.frontend.services import Services
+
+__all__ = ["Server"]
+
+BACKLOG = 1024
+"""Connections the kernel keeps until they are accepted; it has a limit of its own, too."""
+
+ANSWER_GRACE_S = 5.0
+"""Seconds that answers may take to reach their clients once the last batch is done."""
+
+
+class Server:
+    """Serves a repository over HTTP. Event loop only.
+
+    Life: `start`, then `drain`, then `close`. `close` alone, or after a `drain` that was cancelled, stops at once.
+
+    Args:
+        services: What it serves from.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self._config = services.config
+        self._repository = services.repository
+        self._app = App(services)
+        self._services = services
+        self._hot: HotPath | None = None
+        self._http: GuardedServer | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._url = ""
+
+    @property
+    def url(self) -> str:
+        """Where it can be reached from this machine, with the real port; "" before `start`."""
+        return self._url
+
+    @property
+    def open_connections(self) -> int:
+        """Connections whose socket is open or whose request is still being answered."""
+        return len(self._http.open_connections) if self._http is not None else 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of request bodies held now."""
+        return self._app.held_bytes
+
+    @property
+    def responses(self) -> Mapping[str, int]:
+        """Answers so far, by class of status such as `2xx`."""
+        return self._app.responses
+
+    async def start(self) -> None:
+        """Bind and begin to answer. Models may still be loading: readiness says so.
+
+        Raises:
+            ConfigError: The address cannot be listened on; the text is one line for a person.
+        """
+        sockets = await listen(self._config.host, self._config.port)
+        self._url = url_of(sockets[0])
+        if self._config.http_fast_path == "on":
+            self._hot = HotPath(self._services, self._app)
+        self._http = GuardedServer(self._app.handle, self._config, None if self._hot is None else self._hot.make)
+        loop = asyncio.get_running_loop()
+        for listener in sockets:
+            self._listeners.append(await loop.create_server(self._http, sock=listener, backlog=BACKLOG))
+
+    async def drain(self) -> None:
+        """Stop taking work, answer what was admitted, and close.
+
+        While models finish, the server still answers: new inference requests with 503, readiness with false, liveness
+        with true; every answer announces the end of its connection. Only then does it stop listening. Ends within
+        `drain_timeout` and a few seconds, whatever clients do.
+        """
+        self._app.is_leaving = True
+        await self._repository.drain(self._config.drain_timeout_s)
+        self._stop_listening()
+        if self._http is not None:
+            await self._http.finish(ANSWER_GRACE_S)
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop at once: open connections are cut and their requests cancelled. Does nothing when closed already."""
+        self._stop_listening()
+        if self._http is not None:
+            await self._http.abort()
+        if self._hot is not None:
+            self._hot.close()
+        await self._app.close()
+
+    def _stop_listening(self) -> None:
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            with contextlib.suppress(OSError):
+                listener.close()
