@@ -102,7 +102,7 @@ class ServerConfig:
     )
     admin: bool = _key(False, flag(), "Answer the endpoints that load, unload and reload models.")
     http_fast_path: str = _key(
-        "off", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
+        "on", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
     )
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")

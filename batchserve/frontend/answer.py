@@ -10,9 +10,11 @@ import orjson
 
 from batchserve.frontend.model_info import json_string
 from batchserve.frontend.tensor_binary import elements_bytes, numbers_bytes
-from batchserve.frontend.tensor_json import elements_json, numbers_json
+from batchserve.frontend.tensor_json_output import elements_json, numbers_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from batchserve.core.request import Response
     from batchserve.core.tensors import Array
     from batchserve.frontend.model_info import ModelInfo, OutputInfo
@@ -68,14 +70,28 @@ def encode(model: ModelInfo, asked: Asked, response: Response) -> Answer:
             tails.append(tail)
             pieces.append(b'%b%b%b,"parameters":{"binary_data_size":%d}}' % (comma, output.head, shape, len(tail)))
         else:
-            pieces += b'%b%b%b,"data":' % (comma, output.head, shape), _json(output, array), b"}"
+            pieces += b'%b%b%b,"data":' % (comma, output.head, shape), *_json(output, array), b"}"
         comma = b","
     pieces.append(b"]}")
     length = sum(map(len, pieces))
-    parts: list[bytes | memoryview] = [b"".join(pieces)] if length <= _JOIN_BYTES else [*pieces]
+    parts: list[bytes | memoryview] = [b"".join(pieces)] if length <= _JOIN_BYTES else [*_joined(pieces)]
     if not any(asked.binary):
         return Answer(parts, None, _JSON)
     return Answer(parts + tails, length, _OCTETS)
+
+
+def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
+    """Join what is short, so that a large answer leaves in parts of some `_JOIN_BYTES` each."""
+    group: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        group.append(piece)
+        size += len(piece)
+        if size >= _JOIN_BYTES:
+            yield b"".join(group)
+            group, size = [], 0
+    if group:
+        yield b"".join(group)
 
 
 def _binary(output: OutputInfo, array: Array) -> bytes | memoryview:
@@ -84,7 +100,7 @@ def _binary(output: OutputInfo, array: Array) -> bytes | memoryview:
     return numbers_bytes(np.ascontiguousarray(array))
 
 
-def _json(output: OutputInfo, array: Array) -> bytes:
+def _json(output: OutputInfo, array: Array) -> list[bytes]:
     if output.datatype.itemsize == 0:
-        return elements_json(output.where, array.reshape(-1).tolist())
-    return numbers_json(np.ascontiguousarray(array).reshape(-1))
+        return [elements_json(output.where, array.reshape(-1).tolist())]
+    return numbers_parts(np.ascontiguousarray(array).reshape(-1))

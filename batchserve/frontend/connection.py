@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
@@ -21,10 +22,12 @@ from batchserve.frontend.chunks import ChunkScanner
 from batchserve.frontend.cold import ColdConnection
 from batchserve.frontend.exchange import Exchange
 from batchserve.frontend.guard import BadFraming, HeadTooLarge, SlowRequest
+from batchserve.frontend.heads import check_beginning
 from batchserve.frontend.replies import error_reply
 
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Callable, Sequence
 
     from batchserve.frontend.guard import GuardedServer
     from batchserve.frontend.heads import Head
@@ -34,6 +37,10 @@ __all__ = ["HotConnection"]
 
 MAX_AHEAD_BYTES = 64 << 10
 """What a client may send ahead of its answer before its socket is no longer read."""
+
+
+SLICE_BYTES = 256 << 10
+"""A transport may copy what the socket does not take at once: never more than this of a large answer."""
 
 
 class _Phase(Enum):
@@ -70,6 +77,8 @@ class HotConnection(asyncio.BufferedProtocol):
         "_hot",
         "_is_answered",
         "_is_keep_alive",
+        "_out",
+        "_out_done",
         "_phase",
         "_server",
         "_view",
@@ -98,6 +107,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._is_answered = False
         self._is_keep_alive = True
         self._write_mark = -1
+        self._out: deque[memoryview] = deque()
+        self._out_done: Callable[[], None] | None = None
 
     # --- the socket's side ----------------------------------------------------------------------------------------
 
@@ -113,6 +124,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._hot.ended(self)
         self._phase = _Phase.CLOSED
         self._ahead = b""
+        self._out.clear()
+        self._out_done = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
@@ -150,6 +163,7 @@ class HotConnection(asyncio.BufferedProtocol):
             rest = self._feed_cold(data)
             if rest:
                 self._keep(rest)
+                self._proceed()  # the request may have ended with this piece
         elif self._phase is _Phase.ANSWER:
             self._keep(data)
 
@@ -170,6 +184,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._write_mark = -1
         if self._cold is not None:
             self._cold.resume_writing()
+        if self._out_done is not None:
+            self._pump()
         if self._phase is _Phase.HEAD:
             self._deadline_s = time.monotonic() + self._hot.config.idle_timeout_s
             self._proceed()
@@ -273,8 +289,7 @@ class HotConnection(asyncio.BufferedProtocol):
         return True
 
     def _await_head(self, data: bytes) -> None:
-        if data.count(b"\n") != data.count(b"\r\n"):
-            raise BadFraming("not valid HTTP: a line feed without a carriage return before it")
+        check_beginning(data)
         if len(data) > self._hot.config.max_header_size_bytes:
             raise self._too_large()
         if self._head is not None:  # the first piece of a further head: from here on it has its own time
@@ -297,6 +312,26 @@ class HotConnection(asyncio.BufferedProtocol):
         self._body = self._view = None
         self._phase = _Phase.ANSWER
         exchange.begin(view[: head.length], buffer)
+
+    def stream(self, parts: Sequence[bytes | memoryview], done: Callable[[], None]) -> None:
+        """Write a large answer as fast as the client reads it, without ever copying all of it.
+
+        Args:
+            parts: Its bytes in order; kept until they are sent.
+            done: Called once all of it was given to the transport; not called if the client leaves before.
+        """
+        for part in parts:
+            view = memoryview(part).cast("B")
+            self._out.extend(view[start : start + SLICE_BYTES] for start in range(0, len(view), SLICE_BYTES))
+        self._out_done = done
+        self._pump()
+
+    def _pump(self) -> None:
+        while self._out and self._write_mark < 0:
+            self.transport.write(self._out.popleft())
+        if not self._out and self._out_done is not None:
+            done, self._out_done = self._out_done, None
+            done()
 
     def close_after_answer(self) -> None:
         """Close once the answer under way is sent; it announces that."""
@@ -353,6 +388,7 @@ class HotConnection(asyncio.BufferedProtocol):
         assert self._head is not None
         self._phase = _Phase.COLD
         self._is_answered = False
+        self._is_keep_alive = True  # for aiohttp to say
         self._deadline_s = float("inf")  # aiohttp's side has its own times
         self._chunks = ChunkScanner() if self._head.length < 0 else None
         self._cold_left = max(0, self._head.length)

@@ -9,17 +9,34 @@ accept.
 from __future__ import annotations
 
 import json
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from batchserve.errors import InvalidRequest
+from batchserve.frontend.number_text import MARK, MARK_VALUE, take_out
 from batchserve.frontend.wording import describe, json_type, quoted
 
-__all__ = ["MAX_DEPTH", "Envelope", "InputMember", "OutputMember", "Scalars", "load", "parse", "parse_tolerantly"]
+if TYPE_CHECKING:
+    from batchserve.frontend.tensor_binary import Buffer
+
+__all__ = [
+    "LARGE_BYTES",
+    "MAX_DEPTH",
+    "Envelope",
+    "InputMember",
+    "OutputMember",
+    "Scalars",
+    "load",
+    "parse",
+    "parse_tolerantly",
+]
 
 MAX_DEPTH = 100
 """How deep `data` may be nested."""
+
+LARGE_BYTES = 64 << 10
+"""In longer JSON large arrays of numbers are set aside, to be parsed piece by piece."""
 
 Scalars = dict[str, bool | int | float | str | None]
 
@@ -35,7 +52,8 @@ class InputMember(msgspec.Struct, gc=False):
         datatype: Wire name of its datatype.
         shape: Dimensions as sent: integers of any size and sign.
         parameters: Scalars; null values stand for absent ones.
-        data: Unparsed JSON of `data` from the quick parser, a list from the tolerant one, UNSET if there is none.
+        data: Unparsed JSON of `data` from the quick parser, a list from the tolerant one, a NumberText from either if
+            it was set aside, UNSET if there is none.
     """
 
     name: str
@@ -64,17 +82,47 @@ class Envelope(msgspec.Struct, gc=False):
 _DECODER = msgspec.json.Decoder(Envelope)
 
 
-def parse(model: str, header: bytes) -> Envelope:
+def parse(model: str, header: Buffer) -> Envelope:
     """Read the JSON of a request.
 
     Args:
         model: How messages name the model, such as `model 'addone'`.
-        header: The JSON. The result refers to it.
+        header: The JSON. The result refers to it. Arrays of numbers that were set aside have not been looked at.
 
     Raises:
         InvalidRequest: It is not UTF-8, not JSON, nested too deeply, not an object, or a member is missing or of the
             wrong type.
     """
+    if len(header) > LARGE_BYTES and (envelope := _parse_around_numbers(model, header)) is not None:
+        return envelope
+    return _parse_whole(model, header if type(header) is bytes else bytes(header))
+
+
+def _parse_around_numbers(model: str, header: Buffer) -> Envelope | None:
+    """Read large JSON without its large arrays of numbers; None if there are none, or it is better read as a whole."""
+    taken = take_out(header)
+    if taken is None:
+        return None
+    rest, texts = taken
+    try:
+        envelope = _parse_whole(model, rest)
+    except InvalidRequest:
+        return None  # to be said of the whole text, with its positions
+    members = [member for member in envelope.inputs if _is_mark(member.data)]
+    if len(members) != len(texts):
+        return None  # one of them is not the data of an input, but inside something else
+    for member, text in zip(members, texts, strict=True):
+        member.data = cast("msgspec.Raw", text)
+    return envelope
+
+
+def _is_mark(data: msgspec.Raw | list[Any] | msgspec.UnsetType) -> bool:
+    if isinstance(data, msgspec.Raw):
+        return len(data) == len(MARK) and bytes(data) == MARK
+    return data == [MARK_VALUE]
+
+
+def _parse_whole(model: str, header: bytes) -> Envelope:
     try:
         envelope = _DECODER.decode(header)
     except (msgspec.DecodeError, ValueError, RecursionError):  # older DecodeErrors are no ValueErrors

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchserve.core.request import Response
 from batchserve.errors import InternalError, ModelNotReady, RequestError
 from batchserve.frontend.replies import error_reply, ok_head
-from batchserve.frontend.v2 import decode
 
 if TYPE_CHECKING:
     import asyncio
     import mmap
+    from collections.abc import Callable, Sequence
 
     from batchserve.core.request import Request
     from batchserve.core.ticket import Ticket
@@ -39,6 +40,8 @@ class _Front(Protocol):
     def answered(self) -> None: ...
 
     def close_after_answer(self) -> None: ...
+
+    def stream(self, parts: Sequence[bytes | memoryview], done: Callable[[], None]) -> None: ...
 
 
 class Exchange:
@@ -87,12 +90,12 @@ class Exchange:
         head = self._head
         if self._hot.inference.is_heavy(info, body, head.header_length):
             future = self._hot.loop.run_in_executor(
-                self._hot.executor, decode, info, body, head.header_length, arrival_s
+                self._hot.executor, self._hot.inference.read, info, body, head.header_length, arrival_s
             )
             future.add_done_callback(self._decoded)
             return
         try:
-            request, self._asked = decode(info, body, head.header_length, arrival_s)
+            request, self._asked = self._hot.inference.read(info, body, head.header_length, arrival_s)
         except RequestError as error:
             model.count_invalid()
             self._end(error)
@@ -202,14 +205,11 @@ class Exchange:
         extra = b"" if coding is None else b"Content-Encoding: %b\r\n" % coding.encode()
         is_closing = self._is_closing(front)
         head = ok_head(size_bytes, answer.json_length, extra, is_closing=is_closing)
-        transport = front.transport
         if size_bytes <= JOIN_BYTES:
-            transport.write(b"".join((head, *parts)))
+            front.transport.write(b"".join((head, *parts)))
+            self._finish(front, 200, len(head) + size_bytes)
         else:
-            transport.write(head)
-            for part in parts:
-                transport.write(part)
-        self._finish(front, 200, size_bytes)
+            front.stream([head, *parts], partial(self._finish, front, 200, len(head) + size_bytes))
 
     def _send_error(self, error: RequestError) -> None:
         front = self._front

@@ -18,7 +18,7 @@ from batchserve.frontend.routes import find_route, is_plain_name
 if TYPE_CHECKING:
     from batchserve.frontend.routes import Route
 
-__all__ = ["Head", "HeadCache", "parse_head"]
+__all__ = ["Head", "HeadCache", "check_beginning", "parse_head"]
 
 MAX_HEADERS = 128
 """Header lines in one head; the aiohttp application's own limit."""
@@ -31,7 +31,7 @@ LONGEST_CACHED = 2048
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # within a line: everything but a tab
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/[0-9]\.[0-9]")
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_LENGTH = re.compile(rb"[0-9]{1,19}")
 _FOLDED = (b" ", b"\t")
 _HOT_METHOD = b"POST"
 
@@ -104,13 +104,15 @@ def parse_head(raw: bytes) -> Head:
     except httptools.HttpParserUpgrade:
         pass  # nothing is upgraded to: aiohttp answers as if it had not been asked
     except (httptools.HttpParserError, ValueError) as error:
-        raise BadFraming(f"not valid HTTP: {_plain(error)}; expected an HTTP/1.1 request") from None
+        raise _bad(_plain(error)) from None
     version = parser.get_http_version()
     if version not in ("1.0", "1.1"):
-        raise BadFraming(f"not valid HTTP: version {version}; expected an HTTP/1.1 request")
+        raise _bad(f"its version is {version}")
     named: dict[bytes, bytes] = {}
     for name, value in found.headers:
         named[name] = named[name] + b", " + value if name in named else value
+    if version == "1.1" and sum(name == b"host" for name, _ in found.headers) != 1:
+        raise _bad("there is not exactly one Host header")
     length = _framing(found.headers, named, version)
     path = found.url.decode("latin-1").partition("?")[0]
     return Head(
@@ -123,18 +125,26 @@ def parse_head(raw: bytes) -> Head:
     )
 
 
+def check_beginning(data: bytes) -> None:
+    """Refuse the beginning of what can never become a head, without waiting for its end."""
+    if data[:2] == b"\x16\x03":
+        raise BadFraming("this is HTTPS, which is not spoken here; expected an HTTP/1.1 request: use http://")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise _bad("there is a line feed without a carriage return before it")
+
+
 def _check_lines(raw: bytes) -> None:
     """Refuse what parsers are known to disagree on: bare CR or LF, control characters, folded lines."""
     lines = raw[:-4].split(b"\r\n")
     if len(lines) > MAX_HEADERS + 1:
         raise HeadTooLarge(f"the request has more than {MAX_HEADERS} headers; send fewer")
     if not _REQUEST_LINE.fullmatch(lines[0]):
-        raise BadFraming("not valid HTTP: expected a request line of method, path and HTTP/1.1, with one space between")
+        raise _bad("the request line is not a method, a path and a version with one space between")
     for line in lines:
         if _CONTROL.search(line):
-            raise BadFraming("not valid HTTP: a control character, or a CR or LF that ends no line, in the head")
+            raise _bad("there is a control character, or a CR or LF that ends no line, in the head")
         if line.startswith(_FOLDED):
-            raise BadFraming("not valid HTTP: a header line begins with white space; send each header on one line")
+            raise _bad("a header line begins with white space")
 
 
 def _framing(headers: list[tuple[bytes, bytes]], named: dict[bytes, bytes], version: str) -> int:
@@ -142,18 +152,15 @@ def _framing(headers: list[tuple[bytes, bytes]], named: dict[bytes, bytes], vers
     lengths = [value for name, value in headers if name == b"content-length"]
     codings = [value for name, value in headers if name == b"transfer-encoding"]
     if len(lengths) > 1 or len(codings) > 1 or (lengths and codings):
-        raise BadFraming(
-            "not valid HTTP: the body's length is given more than once; expected one Content-Length or one "
-            "Transfer-Encoding"
-        )
+        raise _bad("the body's length is given more than once")
     if codings:
         if version == "1.0" or codings[0].strip().lower() != b"chunked":
-            raise BadFraming("not valid HTTP: this Transfer-Encoding is not read; expected chunked, over HTTP/1.1")
+            raise _bad("its Transfer-Encoding is not chunked, or not over HTTP/1.1")
         return -1
     if not lengths:
         return 0
     if not _LENGTH.fullmatch(lengths[0]):
-        raise BadFraming("not valid HTTP: Content-Length is no plain decimal number")
+        raise _bad("Content-Length is no plain decimal number")
     return int(lengths[0])
 
 
@@ -167,6 +174,10 @@ def _hot_route(method: bytes, version: str, path: str, length: int, named: dict[
     if route is None or route.name != "infer" or not is_plain_name(route.target):
         return None
     return route
+
+
+def _bad(why: str) -> BadFraming:
+    return BadFraming(f"not valid HTTP: {why}; expected an HTTP/1.1 request")
 
 
 def _text(value: bytes | None) -> str | None:

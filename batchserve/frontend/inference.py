@@ -102,8 +102,8 @@ class Inference:
     ) -> tuple[ModelInfo, Request, Asked]:
         info = self.info(model)
         if self.is_heavy(info, body, header_length):
-            return info, *await self._off_loop(lambda: decode(info, body, header_length, arrival_s))
-        return info, *decode(info, body, header_length, arrival_s)
+            return info, *await self._off_loop(lambda: self.read(info, body, header_length, arrival_s))
+        return info, *self.read(info, body, header_length, arrival_s)
 
     def info(self, model: Model) -> ModelInfo:
         """Return what the codec needs of a model version."""
@@ -135,6 +135,14 @@ class Inference:
         if coding is not None:
             headers[hdrs.CONTENT_ENCODING] = coding
         return body_response(parts, headers)
+
+    def read(self, info: ModelInfo, body: Buffer, header_length: str | None, arrival_s: float) -> tuple[Request, Asked]:
+        """Decode a request. Any thread.
+
+        Raises:
+            RequestError: What is wrong with it.
+        """
+        return decode(info, body, header_length, arrival_s)
 
     def is_heavy(self, info: ModelInfo, body: Buffer, header_length: str | None) -> bool:
         """Say whether decoding takes longer than the event loop can spare: large JSON, or many strings to cut out."""

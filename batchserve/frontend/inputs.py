@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array
     from batchserve.frontend.envelope import InputMember
     from batchserve.frontend.model_info import InputInfo, ModelInfo
+    from batchserve.frontend.number_text import NumberText
 
 __all__ = ["own_bytes", "raw_input", "read_inputs"]
 
@@ -78,7 +79,7 @@ def own_bytes(array: Array) -> int:
 def _read_copy(info: InputInfo, member: InputMember, count: int, body: Buffer, at: int, size: int) -> Array:
     """Read an input that is not simply there in the body: JSON, BYTES, BOOL, or binary data of a wrong size."""
     if size < 0:
-        data = cast("msgspec.Raw | list[Any]", member.data)  # _binary_size has seen that there is some
+        data = cast("msgspec.Raw | list[Any] | NumberText", member.data)  # _binary_size has seen that there is some
         return info.json.read(data, member.shape, count).reshape(member.shape)
     if size > len(body) - at:
         raise InvalidRequest(

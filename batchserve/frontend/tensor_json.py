@@ -1,17 +1,20 @@
-"""Tensors as JSON arrays, both ways (protocol.md sections 3 and 4)."""
+"""Tensors out of JSON arrays (protocol.md sections 3 and 4)."""
 
 from __future__ import annotations
 
+import json
 import re
-from itertools import chain
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 import numpy as np
-import orjson
 
 from batchserve.errors import InvalidRequest
+from batchserve.frontend import number_parsers
 from batchserve.frontend.envelope import MAX_DEPTH, load
+from batchserve.frontend.number_parsers import SimdParser, read_integers
+from batchserve.frontend.number_text import NumberText, Piece
+from batchserve.frontend.pauses import Pauses
 from batchserve.frontend.wording import count_of, json_type, number, shape_text
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from batchserve.core.tensors import Array, DataType
 
-__all__ = ["JsonReader", "elements_json", "numbers_json"]
+__all__ = ["JsonReader"]
 
 _OPENING = re.compile(rb"[\s\[]*")
 _QUICK_DEPTH = 8  # nesting that has a typed decoder; deeper is legal and rare
@@ -33,6 +36,9 @@ class JsonReader:
     numbers whose types the parser has judged, and numpy takes them over in one call. What it refuses is parsed again,
     flattened without recursion and judged here, which accepts the rest (uneven nesting, 2.0 for an integer,
     1e400) or names the first bad element.
+
+    Large arrays of numbers come as a NumberText, and go the same way piece by piece, with pauses: first to a parser
+    that makes no Python number of each element, and only what that one refuses to the others.
 
     Args:
         where: How messages name the input, such as `input 'x' of model 'addone'`.
@@ -50,7 +56,7 @@ class JsonReader:
         depth = min(max(rank, 1), _QUICK_DEPTH) if datatype.is_json else 0
         self._decoders = _decoders(self._element_type(), depth)
 
-    def read(self, data: msgspec.Raw | list[Any], shape: Sequence[int], count: int) -> Array:
+    def read(self, data: msgspec.Raw | list[Any] | NumberText, shape: Sequence[int], count: int) -> Array:
         """Read the elements of one input.
 
         Args:
@@ -70,16 +76,64 @@ class JsonReader:
                 f"{self._where}: {self._datatype.name} cannot be given in JSON data; send it as binary data, with "
                 f"parameters.binary_data_size"
             )
+        if isinstance(data, NumberText):
+            return self._read_pieces(data, shape, count)
         flat = self._read_quickly(data) if isinstance(data, msgspec.Raw) else None
         is_judged = flat is not None
         if flat is None:
             flat = _flatten(self._where, self._parse(data) if isinstance(data, msgspec.Raw) else data)
         if len(flat) != count:
-            raise InvalidRequest(
-                f"{self._where}: data has {count_of(len(flat), 'element')}; its shape {shape_text(shape)} holds "
-                f"{number(count)}"
-            )
+            raise self._bad_count(len(flat), shape, count)
         return self._to_array(flat if is_judged else self._judge(flat))
+
+    def _read_pieces(self, text: NumberText, shape: Sequence[int], count: int) -> Array:
+        array = np.empty(min(count, text.most_elements), self._datatype.dtype)
+        simd = None
+        if number_parsers.simdjson is not None and self._datatype.kind in ("int", "float"):
+            simd = SimdParser(self._datatype)
+        pauses = Pauses()
+        at = 0
+        with np.errstate(over="ignore"):  # beyond FP32 means infinite
+            for piece in text.pieces():
+                values = self._read_piece(piece, simd, at)
+                room = array[at : at + len(values)]
+                room[:] = values[: len(room)]
+                at += len(values)
+                pauses.here()
+        if at != count:
+            raise self._bad_count(at, shape, count)
+        return array
+
+    def _read_piece(self, piece: Piece, simd: SimdParser | None, first: int) -> Array:
+        """Read the elements of one piece, of which `first` is the first one's place in the array."""
+        if piece.is_sound:
+            array = simd(piece) if simd is not None else None
+            if array is None and simd is None and self._datatype.kind == "int":
+                array = read_integers(piece, self._datatype.dtype)
+            if array is not None:
+                return array
+            flat = self._read_quickly(piece.balanced)
+            if flat is not None:
+                return self._to_array(flat, first)
+        return self._to_array(self._judge(_flatten(self._where, self._parse_piece(piece)), first), first)
+
+    def _parse_piece(self, piece: Piece) -> list[Any]:
+        fault_at, what = piece.fault_at, "Expecting value"
+        if fault_at is None:
+            try:
+                parsed: Any = load(str(piece.balanced, "latin-1"))  # without strings in it, only ASCII is JSON
+            except RecursionError:
+                raise _too_deep(self._where) from None
+            except json.JSONDecodeError as error:
+                fault_at, what = piece.start + error.pos - piece.before, error.msg
+            else:
+                if piece.is_sound:
+                    return cast("list[Any]", parsed)
+                fault_at, what = piece.start + len(piece.text), "Extra data"
+        raise InvalidRequest(
+            f"{self._where}: data is not valid JSON: {what} at byte {fault_at} of the body; expected arrays of "
+            f"{_expected(self._datatype)}"
+        )
 
     def _element_type(self) -> Any:
         if self._datatype.kind == "int":
@@ -90,7 +144,12 @@ class JsonReader:
             return Annotated[int, msgspec.Meta(ge=0)] if low == 0 else int
         return {"bool": bool, "float": float, "bytes": str}[self._datatype.kind]
 
-    def _read_quickly(self, data: msgspec.Raw) -> list[Any] | None:
+    def _bad_count(self, found: int, shape: Sequence[int], count: int) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._where}: data has {count_of(found, 'element')}; its shape {shape_text(shape)} holds {number(count)}"
+        )
+
+    def _read_quickly(self, data: msgspec.Raw | bytes) -> list[Any] | None:
         opening = _OPENING.match(data)  # matches always, if only the empty string
         depth = opening.group().count(b"[") if opening else 0
         if not 0 < depth <= len(self._decoders):
@@ -100,8 +159,11 @@ class JsonReader:
         except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         for _ in range(depth - 1):
-            nested = chain.from_iterable(nested)
-        return nested if depth == 1 else list(nested)
+            flat: list[Any] = []
+            for array in nested:
+                flat += array
+            nested = flat
+        return cast("list[Any]", nested)
 
     def _parse(self, data: msgspec.Raw) -> list[Any]:
         try:
@@ -114,7 +176,7 @@ class JsonReader:
             )
         return parsed
 
-    def _judge(self, flat: list[Any]) -> list[Any]:
+    def _judge(self, flat: list[Any], first: int = 0) -> list[Any]:
         """Check the type and range of each element that the tolerant parser gave."""
         if self._datatype.kind == "float" and set(map(type, flat)) == {float}:
             return flat  # what NaN brings here most often
@@ -122,7 +184,7 @@ class JsonReader:
         judged = [accept(item) for item in flat]
         if None in judged:
             position = judged.index(None)
-            raise self._bad_element(position, flat[position])
+            raise self._bad_element(first + position, flat[position])
         return judged
 
     def _an_int(self, item: object) -> int | None:
@@ -131,7 +193,7 @@ class JsonReader:
         low, high = self._range
         return item if type(item) is int and low <= item <= high else None
 
-    def _to_array(self, flat: list[Any]) -> Array:
+    def _to_array(self, flat: list[Any], first: int = 0) -> Array:
         if self._datatype.name == "FP32":
             with np.errstate(over="ignore"):  # beyond FP32 means infinite
                 return np.fromiter(flat, self._datatype.dtype, len(flat))
@@ -140,7 +202,7 @@ class JsonReader:
         except OverflowError:
             low, high = self._range
             position = next(i for i, item in enumerate(flat) if not low <= item <= high)
-            raise self._bad_element(position, flat[position]) from None
+            raise self._bad_element(first + position, flat[position]) from None
 
     def _bad_element(self, position: int, item: object) -> InvalidRequest:
         found = json_type(item)
@@ -216,50 +278,3 @@ def _a_string(item: object) -> str | None:
     except UnicodeEncodeError:
         return None
     return item
-
-
-def numbers_json(flat: Array) -> bytes:
-    """Write a numeric tensor as a JSON array, each number with the fewest digits that give it back.
-
-    Args:
-        flat: `bool`, integer or float, one-dimensional and C-contiguous.
-
-    Returns:
-        JSON, but for the tokens NaN, Infinity and -Infinity where the array has those (protocol.md section 3).
-    """
-    text = orjson.dumps(flat, option=orjson.OPT_SERIALIZE_NUMPY)
-    if flat.dtype.kind != "f" or text.find(b"n") < 0:
-        return text
-    # orjson writes null for each number that is not finite: an `n` is nowhere else, and the order is the array's.
-    lost = flat[~np.isfinite(flat)].tolist()
-    pieces = text.split(b"null")
-    tokens = [b"NaN" if item != item else b"Infinity" if item > 0 else b"-Infinity" for item in lost]
-    return b"".join(chain.from_iterable(zip(pieces, [*tokens, b""], strict=True)))
-
-
-def elements_json(where: str, flat: list[str | bytes]) -> bytes:
-    """Write a BYTES tensor as a JSON array of strings.
-
-    Args:
-        where: How messages name the output.
-        flat: The elements.
-
-    Raises:
-        InvalidRequest: An element is not UTF-8 (or a `str` that cannot be encoded): it has a binary form only.
-    """
-    try:
-        return orjson.dumps([item if isinstance(item, str) else str(item, "utf-8") for item in flat])
-    except (UnicodeDecodeError, orjson.JSONEncodeError):
-        position = next(i for i, item in enumerate(flat) if not _is_text(item))
-        raise InvalidRequest(
-            f"{where}: element {position} of the result is not valid UTF-8, so it cannot be written in JSON; ask for "
-            f'this output with the parameter "binary_data": true'
-        ) from None
-
-
-def _is_text(item: str | bytes) -> bool:
-    try:
-        item.encode() if isinstance(item, str) else str(item, "utf-8")
-    except UnicodeError:
-        return False
-    return True

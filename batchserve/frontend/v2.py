@@ -12,7 +12,7 @@ from batchserve.core.request import Request
 from batchserve.core.shapes import shape_key
 from batchserve.errors import InvalidRequest
 from batchserve.frontend.answer import Answer, encode
-from batchserve.frontend.envelope import parse
+from batchserve.frontend.envelope import LARGE_BYTES, parse
 from batchserve.frontend.inputs import raw_input, read_inputs
 from batchserve.frontend.model_info import ModelInfo
 from batchserve.frontend.parameters import NO_OPTIONS, request_options
@@ -50,8 +50,8 @@ def decode(model: ModelInfo, body: Buffer, header_length: str | None, arrival_s:
         start = _json_length(model, header_length, len(body))
         if start == 0:
             return _decode_raw(model, body, arrival_s)
-        header = body[:start]
-    envelope = parse(model.label, header if type(header) is bytes else bytes(header))
+        header = body[:start] if start <= LARGE_BYTES else memoryview(body)[:start]
+    envelope = parse(model.label, header)
     parameters = envelope.parameters
     options = request_options(f"request to {model.label}", parameters) if parameters else NO_OPTIONS
     outputs, binary, mask = requested_outputs(model, envelope.outputs, options.binary_outputs)

@@ -7,7 +7,14 @@ import logging
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from support.http_service import Serve, Service, start_service
+from support.http_service import Serve, Service, start_service, ways
+
+
+@pytest.fixture(autouse=True, params=["hot", "aiohttp"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run every test on both ways to inference: our own connection, and aiohttp's."""
+    monkeypatch.setattr(ways, "fast_path", "on" if request.param == "hot" else "off")
+    return str(request.param)
 
 
 @pytest.fixture

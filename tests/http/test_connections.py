@@ -74,6 +74,7 @@ async def test_an_idle_connection_is_closed_after_the_idle_timeout(serve: Serve)
         assert await client.is_closed_by_server()
 
 
+@pytest.mark.parametrize("way", ["aiohttp"], indirect=True)  # looks inside aiohttp's connection
 async def test_the_idle_timeout_does_not_cut_a_head_short(serve: Serve) -> None:
     """The idle timer fires in the middle of the head, which has a time of its own."""
     service = await serve(FakeBackend(), config=ServerConfig(idle_timeout_s=SHORT_S, header_timeout_s=NEVER_S))
@@ -101,6 +102,7 @@ async def test_a_running_request_is_not_idle(serve: Serve) -> None:
         assert (await asked).status == 200
 
 
+@pytest.mark.parametrize("way", ["aiohttp"], indirect=True)  # looks inside aiohttp's connection
 async def test_the_answer_to_a_slow_head_comes_after_the_answers_before_it(serve: Serve) -> None:
     backend = FakeBackend()
     service = await serve(backend, config=ServerConfig(header_timeout_s=SHORT_S))

@@ -131,7 +131,7 @@ async def test_a_client_that_leaves_while_its_body_is_decoded_is_never_queued(
     client.abort()
     await until(lambda: service.server.open_connections == 0)
     go_on.set()
-    assert service.server.held_bytes == 0
+    await until(lambda: service.server.held_bytes == 0)
     assert service.model().counters.received == 0
     async with await service.client() as other:
         assert (await other.post(INFER, infer_body(2))).status == 200

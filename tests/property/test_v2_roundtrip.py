@@ -15,7 +15,7 @@ from support.v2_codec import NO_PHASES, bytes_tensor, model_info, random_array
 from batchserve.core.request import Response
 from batchserve.core.tensors import DATATYPES, Array
 from batchserve.frontend import envelope
-from batchserve.frontend.tensor_json import numbers_json
+from batchserve.frontend.tensor_json_output import numbers_json
 from batchserve.frontend.v2 import Answer, Asked, decode, encode
 
 Tensor = tuple[str, Array, bool, int]  # datatype, values, binary?, nesting

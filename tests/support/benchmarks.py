@@ -7,6 +7,40 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[2]))
 
-from loadtest import batching, client, machine, models, report, server, wire
+from loadtest import (
+    batching,
+    client,
+    conversation,
+    findings,
+    hotpath_scenarios,
+    machine,
+    models,
+    procfs,
+    questions,
+    report,
+    scrape,
+    server,
+    soak,
+    trouble,
+    wire,
+    wrk,
+)
 
-__all__ = ["batching", "client", "machine", "models", "report", "server", "wire"]
+__all__ = [
+    "batching",
+    "client",
+    "conversation",
+    "findings",
+    "hotpath_scenarios",
+    "machine",
+    "models",
+    "procfs",
+    "questions",
+    "report",
+    "scrape",
+    "server",
+    "soak",
+    "trouble",
+    "wire",
+    "wrk",
+]

@@ -93,6 +93,16 @@ class Service:
         self.pool.shutdown()
 
 
+@dataclasses.dataclass
+class Ways:
+    """Which way inference requests take in the servers that tests start; a fixture sets it."""
+
+    fast_path: str = "on"
+
+
+ways = Ways()
+
+
 async def start_service(
     backend: Backend,
     models: Mapping[str, ModelConfig] | None = None,
@@ -127,7 +137,7 @@ async def start_service(
     server = Server(
         Services(
             repository=repository,
-            config=_with(given, host="127.0.0.1", port=0),
+            config=_with(given, host="127.0.0.1", port=0, http_fast_path=ways.fast_path),
             statistics=entry or statistics.entry,
             render_metrics=lambda accept: (b"# accept: " + accept.encode() + b"\n", TEXT),
             pool=pool,

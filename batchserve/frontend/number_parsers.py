@@ -1,0 +1,145 @@
+"""Parsers that turn text of many numbers into an array without a Python object for each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from batchserve.frontend.envelope import MAX_DEPTH
+
+if TYPE_CHECKING:
+    from batchserve.core.tensors import Array, DataType
+    from batchserve.frontend.number_text import Piece
+
+__all__ = ["SimdParser", "read_integers", "simdjson"]
+
+
+def _import_simdjson() -> Any:
+    try:
+        return import_module("simdjson")
+    except ImportError:
+        return None
+
+
+simdjson: Any = _import_simdjson()
+"""The module of pysimdjson (extra `json`), None without it: then floats and long integers take twice as long."""
+
+_MOST_DIGITS = 5  # longer integers take as long digit by digit as msgspec takes for Python's integers
+_MOST_SKIPS = 16  # spaces and brackets on one side of an element
+_ZERO, _NINE, _SPACE, _MINUS, _COMMA = np.frombuffer(b"0\x09 -,", np.uint8)
+_BEFORE, _BEHIND = (np.isin(np.arange(256), list(b" \t\n\r" + bracket)) for bracket in (b"[", b"]"))  # `bool[256]`
+
+
+class SimdParser:
+    """Reads numbers with pysimdjson. Not for several threads at once; its memory is that of one piece.
+
+    Args:
+        datatype: A float or integer type.
+    """
+
+    __slots__ = ("_code", "_dtype", "_parse", "_range")
+
+    def __init__(self, datatype: DataType) -> None:
+        self._parse = simdjson.Parser().parse
+        self._range = (0, 0)
+        self._code: str = "d"
+        self._dtype: np.dtype[Any] = np.dtype(np.float64)
+        if datatype.kind == "int":
+            info = np.iinfo(datatype.dtype)
+            self._range = (int(info.min), int(info.max))
+            self._code, self._dtype = ("u", np.dtype(np.uint64)) if info.min == 0 else ("i", np.dtype(np.int64))
+
+    def __call__(self, piece: Piece) -> Array | None:
+        """Read the elements of one piece.
+
+        Returns:
+            `float64[N]`, `int64[N]` or `uint64[N]`; None for what is no number, not of this type or in its range, an
+            integer beyond 64 bits, nothing at all, or nesting beyond `MAX_DEPTH`.
+        """
+        if not piece.is_within(MAX_DEPTH):
+            return None
+        try:
+            array = np.frombuffer(self._parse(piece.balanced).as_buffer(of_type=self._code), self._dtype)
+        except (ValueError, TypeError, RuntimeError):
+            return None
+        low, high = self._range
+        if high and (array.min() < low or array.max() > high):
+            return None
+        return array
+
+
+def read_integers(piece: Piece, dtype: np.dtype[Any]) -> Array | None:
+    """Read short integers with numpy alone: a digit of all of them at a time.
+
+    Args:
+        piece: Text of some elements.
+        dtype: An integer type.
+
+    Returns:
+        `dtype[N]`; None for anything but integers of a few digits, in the type's range, with little space between.
+    """
+    if not (piece.is_one_array and piece.is_within(MAX_DEPTH)):
+        return None
+    chars = np.frombuffer(piece.text + b",", np.uint8)
+    last = (chars == _COMMA).nonzero()[0]
+    first = np.empty_like(last)
+    first[0] = 0
+    np.add(last[:-1], 1, out=first[1:])
+    last -= 1
+    leading = _skip(chars, first, 1, _BEFORE)
+    tail = _skip(chars, last, -1, _BEHIND)
+    is_negative = leading == _MINUS
+    if has_negative := bool(is_negative.any()):
+        first += is_negative
+        leading = chars.take(first)
+    lengths = last - first + 1
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest < 1 or longest > _MOST_DIGITS or (longest > 1 and ((leading == _ZERO) & (lengths > 1)).any()):
+        return None
+    values = _add_digits(chars, last, lengths, tail)
+    if values is None:
+        return None
+    if has_negative:
+        values[is_negative] *= -1
+    info = np.iinfo(dtype)
+    if values.min() < info.min or values.max() > info.max:
+        return None
+    return values.astype(dtype)
+
+
+def _skip(chars: Array, at: Array, step: int, skipped: Array) -> Array:
+    """Move positions over space and brackets at one end of their elements, and give the characters found there.
+
+    Between an element and a comma behind it there can be closing brackets only, before it opening ones: whatever else
+    there is stays, and is no digit.
+    """
+    found = chars.take(at)
+    if step > 0 and (is_space := found == _SPACE).any():  # what most writers put behind each comma
+        at += is_space
+        found = chars.take(at)
+    odd = (found - _ZERO > _NINE).nonzero()[0]
+    for _ in range(_MOST_SKIPS):
+        if not odd.size:
+            break
+        odd = odd[skipped[found[odd]]]
+        at[odd] += step
+        found[odd] = chars[at[odd]]
+    return found
+
+
+def _add_digits(chars: Array, last: Array, lengths: Array, tail: Array) -> Array | None:
+    """Add up the digits of each element from its last one; None if one is no digit."""
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    values = np.zeros(len(last), np.int32)
+    lengths = lengths.astype(np.uint8)
+    for place in range(longest):
+        digits = chars.take(last - place, mode="wrap") if place else tail
+        digits -= _ZERO
+        if place >= shortest:
+            digits *= lengths > place
+        if digits.max() > _NINE:
+            return None
+        values += np.multiply(digits, np.int32(10**place), dtype=np.int32)
+    return values
