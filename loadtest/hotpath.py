@@ -43,7 +43,7 @@ DEFAULT = tuple(name for name in SCENARIOS if name != "soak")
 def main() -> int:
     """Run what is asked for; 1 if anything could not be measured or was wrong, whatever the figures are."""
     arguments = _parser().parse_args()
-    options = Options(arguments.mosec_python, arguments.minutes)
+    options = Options(arguments.mosec_python, arguments.minutes, dict(arguments.set))
     samples: list[Sample] = []
     findings: list[Finding] = []
     error = ""
@@ -118,6 +118,14 @@ def _fields(finding: Finding) -> dict[str, object]:
     return {**dataclasses.asdict(finding), "median": finding.median, "verdict": finding.verdict}
 
 
+def _setting(text: str) -> tuple[str, str]:
+    """Read `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no '='; expected KEY=VALUE")
+    return key, value
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Measure how fast the frontend is.",
@@ -130,6 +138,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=int, default=4, help="measured, for each point (%(default)s)")
     parser.add_argument("--minutes", type=float, default=10.0, help="length of the soak (%(default)s)")
     parser.add_argument("--mosec-python", type=Path, help="a Python with mosec, onnxruntime and numpy (mosec left out)")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="configure batchserve (nothing)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     return parser
 

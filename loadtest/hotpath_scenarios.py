@@ -10,7 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,10 +52,12 @@ class Options:
     Attributes:
         mosec_python: A Python that has mosec; None to leave it out.
         minutes: Length of the soak.
+        settings: Configuration of batchserve by key, as for `--set`.
     """
 
     mosec_python: Path | None = None
     minutes: float = 10.0
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _normal(count: int, width: int) -> Array:
     return np.random.default_rng(0).standard_normal((count, width), np.float32)
 
 
-def _ours(questions: Questions, name: str = "batchserve", **settings: str) -> Entrant:
+def _ours(questions: Questions, settings: Mapping[str, str], name: str = "batchserve") -> Entrant:
     requests = questions.requests(len(questions.rows), HOST)
     start = functools.partial(batchserve, [questions.folder], **settings)
     return Entrant(name, name, start, requests[:1], requests, questions.check)
@@ -164,7 +166,7 @@ def _mosec(python: Path, questions: Questions) -> Entrant:
 
 def _small(options: Options) -> Round:
     questions = small_questions()
-    ours = _ours(questions)
+    ours = _ours(questions, options.settings)
     answer_bytes, path = _answer_bytes(ours), f"/v2/models/{questions.name}/infer"
     entrants = [
         ours,
@@ -173,8 +175,9 @@ def _small(options: Options) -> Round:
     ]
     if options.mosec_python is not None:
         entrants.append(_mosec(options.mosec_python, questions))
-    if FAST_PATH_KEY in SERVER_KEYS:
-        entrants.append(_ours(questions, "batchserve, fast path off", **{f"server.{FAST_PATH_KEY}": "off"}))
+    off = options.settings | {f"server.{FAST_PATH_KEY}": "off"}
+    if FAST_PATH_KEY in SERVER_KEYS and off != options.settings:
+        entrants.append(_ours(questions, off, "batchserve, fast path off"))
     return Contest("small", entrants, (64, 8, 1)).run_round
 
 
@@ -191,11 +194,12 @@ def _small_findings(samples: Sequence[Sample]) -> list[Finding]:
             ratios = compare(samples, "batchserve", base, count)
             what = f"requests/s over {base}, {count} connections"
             findings.append(Finding("small", what, "x", ratios, wanted.get((base, count))))
-    return findings
+    most = compare(samples, "echo", "aiohttp", 64)
+    return [*findings, Finding("small", "requests/s of the echo over aiohttp, 64 connections", "x", most)]
 
 
 def _latency(options: Options) -> Round:
-    ours = _ours(small_questions())
+    ours = _ours(small_questions(), options.settings)
     return Contest("latency", [ours, _baseline("echo", "echo.py", _answer_bytes(ours), ours.questions)], (1,)).run_round
 
 
@@ -206,7 +210,7 @@ def _latency_findings(samples: Sequence[Sample]) -> list[Finding]:
 
 def _large(options: Options) -> Round:
     questions = large_questions()
-    ours = _ours(questions)
+    ours = _ours(questions, options.settings)
     path = f"/v2/models/{questions.name}/infer"
     theirs = _baseline("aiohttp", "aiohttp_fixed.py", _answer_bytes(ours), ours.questions, "--path", path)
     return Contest("large", [ours, theirs], (LARGE_CONNECTIONS,)).run_round
@@ -236,7 +240,7 @@ def _large_findings(samples: Sequence[Sample]) -> list[Finding]:
 def _json(options: Options) -> Round:
     questions = large_questions()
     requests = questions.json_requests(JSON_CONNECTIONS, HOST)
-    start = functools.partial(batchserve, [questions.folder])
+    start = functools.partial(batchserve, [questions.folder], **options.settings)
     check = functools.partial(questions.check, read=json_outputs)
     ours = Entrant("batchserve", "batchserve", start, requests[:1], requests, check)
     path = f"/v2/models/{questions.name}/infer"
@@ -296,7 +300,7 @@ def _json_findings(samples: Sequence[Sample]) -> list[Finding]:
 
 def _mixed(options: Options) -> Round:
     questions = small_questions()
-    pure = _ours(questions)
+    pure = _ours(questions, options.settings)
     infer = pure.load[0]
     gets = [get_request(path, HOST) for path in ("/v2/health/ready", f"/v2/models/{questions.name}")]
     alone = Entrant("infer alone", "batchserve", pure.start, [infer] * 22, pure.questions, pure.check)

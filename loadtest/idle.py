@@ -30,10 +30,10 @@ WARMUP_S = 2
 
 def _prepare(options: Options) -> Round:
     questions = small_questions()
-    return lambda turn, seconds: _run_round(questions, turn, seconds)
+    return lambda turn, seconds: _run_round(questions, options, turn, seconds)
 
 
-def _run_round(questions: Questions, turn: int, seconds: int) -> list[Sample]:
+def _run_round(questions: Questions, options: Options, turn: int, seconds: int) -> list[Sample]:
     """Measure with and without idle connections on one server; odd rounds begin with them.
 
     Raises:
@@ -42,7 +42,7 @@ def _run_round(questions: Questions, turn: int, seconds: int) -> list[Sample]:
     _allow_descriptors()
     load = questions.requests(1, HOST)
     samples = []
-    with batchserve([questions.folder]) as server:
+    with batchserve([questions.folder], **options.settings) as server:
         wrk.measure(server.port, load, ACTIVE_CONNECTIONS, WARMUP_S, [server.pid])
         for is_idle in (False, True) if turn % 2 == 0 else (True, False):
             around: contextlib.AbstractContextManager[dict[str, float]] = contextlib.nullcontext({})

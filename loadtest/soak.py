@@ -95,10 +95,10 @@ class _Traffic:
 
 
 def _prepare(options: Options) -> Round:
-    return lambda turn, seconds: [_run(options.minutes * 60)]
+    return lambda turn, seconds: [_run(options, options.minutes * 60)]
 
 
-def _run(seconds: float) -> Sample:
+def _run(options: Options, seconds: float) -> Sample:
     """Let the traffic run and see what is left of it.
 
     Raises:
@@ -111,7 +111,7 @@ def _run(seconds: float) -> Sample:
     waiting = Questions("identity", model_folder("identity"), "x", random.standard_normal((8, 16), np.float32))
     kinds = clients(small, large, image, waiting)
     folders = [questions.folder for questions in (small, large, image, waiting)]
-    with batchserve(folders, **{"models.identity.max_queue_delay": QUEUE_DELAY}) as server:
+    with batchserve(folders, **options.settings, **{"models.identity.max_queue_delay": QUEUE_DELAY}) as server:
         for kind in kinds.values():
             kind.step(server.port)
         descriptors = server.settled_descriptors()

@@ -114,7 +114,7 @@ def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False
         return value
 
     def from_text(given: str) -> object:
-        return int(given) if re.fullmatch(r"\s*[+-]?[0-9]{1,19}\s*", given) else given
+        return int(given) if re.fullmatch(r"[ \t]*[+-]?[0-9]{1,19}[ \t]*", given) else given
 
     kind = Kind("whole number", f"a whole number from {least} to {most}", read, from_text, str)
     return _with_auto(kind) if auto else kind

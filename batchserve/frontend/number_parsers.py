@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import struct
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import orjson
 
 from batchserve.frontend.envelope import MAX_DEPTH
 
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array, DataType
     from batchserve.frontend.number_text import Piece
 
-__all__ = ["SimdParser", "read_integers", "simdjson"]
+__all__ = ["SimdParser", "read_floats", "read_integers", "simdjson"]
 
 
 def _import_simdjson() -> Any:
@@ -24,8 +27,9 @@ def _import_simdjson() -> Any:
 
 
 simdjson: Any = _import_simdjson()
-"""The module of pysimdjson (extra `json`), None without it: then floats and long integers take twice as long."""
+"""The module of pysimdjson (extra `json`), None without it: floats and long integers then take twice as long."""
 
+_OPENING = re.compile(rb"[ \t\n\r\[]*")
 _MOST_DIGITS = 5  # longer integers take as long digit by digit as msgspec takes for Python's integers
 _MOST_SKIPS = 16  # spaces and brackets on one side of an element
 _ZERO, _NINE, _SPACE, _MINUS, _COMMA = np.frombuffer(b"0\x09 -,", np.uint8)
@@ -56,7 +60,7 @@ class SimdParser:
 
         Returns:
             `float64[N]`, `int64[N]` or `uint64[N]`; None for what is no number, not of this type or in its range, an
-            integer beyond 64 bits, nothing at all, or nesting beyond `MAX_DEPTH`.
+            integer beyond 64 bits, or nesting beyond `MAX_DEPTH`.
         """
         if not piece.is_within(MAX_DEPTH):
             return None
@@ -65,9 +69,36 @@ class SimdParser:
         except (ValueError, TypeError, RuntimeError):
             return None
         low, high = self._range
-        if high and (array.min() < low or array.max() > high):
+        if high and len(array) and (array.min() < low or array.max() > high):
             return None
         return array
+
+
+def read_floats(piece: Piece) -> Array | None:
+    """Read numbers with orjson, by way of Python's numbers.
+
+    Returns:
+        `float64[N]`; None for anything but numbers that are finite, all equally deep in arrays, at most `MAX_DEPTH`.
+    """
+    if b"u" in piece.text or b"a" in piece.text:
+        return None  # true or false, which struct would take for numbers
+    text = piece.balanced
+    opening = _OPENING.match(text)  # matches always
+    depth = opening.group().count(b"[") if opening else 0
+    if depth > MAX_DEPTH:
+        return None
+    try:
+        nested = orjson.loads(text)
+        for _ in range(depth - 1):
+            flat: list[Any] = []
+            for array in nested:
+                flat += array
+            nested = flat
+        values = np.empty(len(nested))
+        struct.pack_into(f"{len(nested)}d", values.data, 0, *nested)  # in half the time of np.fromiter
+    except (orjson.JSONDecodeError, TypeError, struct.error):
+        return None
+    return values
 
 
 def read_integers(piece: Piece, dtype: np.dtype[Any]) -> Array | None:
@@ -78,7 +109,8 @@ def read_integers(piece: Piece, dtype: np.dtype[Any]) -> Array | None:
         dtype: An integer type.
 
     Returns:
-        `dtype[N]`; None for anything but integers of a few digits, in the type's range, with little space between.
+        Some `integer[N]`; None for anything but integers of few digits in the range of `dtype`, with little space
+        between them.
     """
     if not (piece.is_one_array and piece.is_within(MAX_DEPTH)):
         return None
@@ -91,22 +123,21 @@ def read_integers(piece: Piece, dtype: np.dtype[Any]) -> Array | None:
     leading = _skip(chars, first, 1, _BEFORE)
     tail = _skip(chars, last, -1, _BEHIND)
     is_negative = leading == _MINUS
-    if has_negative := bool(is_negative.any()):
+    has_negative = bool(is_negative.any())
+    if has_negative:
         first += is_negative
         leading = chars.take(first)
-    lengths = last - first + 1
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest < 1 or longest > _MOST_DIGITS or (longest > 1 and ((leading == _ZERO) & (lengths > 1)).any()):
+    first -= last
+    longest = 1 - int(first.min())
+    if longest > _MOST_DIGITS or first.max() > 0:
         return None
-    values = _add_digits(chars, last, lengths, tail)
+    values = _add_digits(chars, last, (1 - first).astype(np.uint8), leading, tail)
     if values is None:
         return None
     if has_negative:
         values[is_negative] *= -1
     info = np.iinfo(dtype)
-    if values.min() < info.min or values.max() > info.max:
-        return None
-    return values.astype(dtype)
+    return values if values.min() >= info.min and values.max() <= info.max else None
 
 
 def _skip(chars: Array, at: Array, step: int, skipped: Array) -> Array:
@@ -119,27 +150,46 @@ def _skip(chars: Array, at: Array, step: int, skipped: Array) -> Array:
     if step > 0 and (is_space := found == _SPACE).any():  # what most writers put behind each comma
         at += is_space
         found = chars.take(at)
-    odd = (found - _ZERO > _NINE).nonzero()[0]
-    for _ in range(_MOST_SKIPS):
-        if not odd.size:
-            break
-        odd = odd[skipped[found[odd]]]
-        at[odd] += step
-        found[odd] = chars[at[odd]]
+    is_odd = found - _ZERO > _NINE
+    if is_odd.any():
+        odd = is_odd.nonzero()[0]
+        for _ in range(_MOST_SKIPS):
+            odd = odd[skipped[found[odd]]]
+            if not odd.size:
+                break
+            at[odd] += step
+            found[odd] = chars[at[odd]]
     return found
 
 
-def _add_digits(chars: Array, last: Array, lengths: Array, tail: Array) -> Array | None:
-    """Add up the digits of each element from its last one; None if one is no digit."""
+def _add_digits(chars: Array, last: Array, lengths: Array, leading: Array, tail: Array) -> Array | None:
+    """Add up the digits of each element from its last one.
+
+    Args:
+        chars: The text.
+        last: Position of each element's last digit; changed.
+        lengths: Digits of each element, `uint8[N]`.
+        leading: First character of each.
+        tail: Last character of each; changed.
+
+    Returns:
+        `integer[N]`, signed; None if a character is no digit or one has a leading zero.
+    """
     shortest, longest = int(lengths.min()), int(lengths.max())
-    values = np.zeros(len(last), np.int32)
-    lengths = lengths.astype(np.uint8)
+    if longest > 1 and ((leading == _ZERO) & (lengths > 1)).any():
+        return None
+    dtype = np.int16 if longest < 5 else np.int32
+    values: Array = np.zeros(0)
     for place in range(longest):
-        digits = chars.take(last - place, mode="wrap") if place else tail
+        if place == 0:
+            digits = tail
+        else:
+            last -= 1
+            digits = chars.take(last, mode="wrap")
         digits -= _ZERO
         if place >= shortest:
             digits *= lengths > place
         if digits.max() > _NINE:
             return None
-        values += np.multiply(digits, np.int32(10**place), dtype=np.int32)
+        values = values + np.multiply(digits, dtype(10**place), dtype=dtype) if place else digits.astype(dtype)
     return values

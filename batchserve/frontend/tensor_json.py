@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
@@ -12,13 +13,13 @@ import numpy as np
 from batchserve.errors import InvalidRequest
 from batchserve.frontend import number_parsers
 from batchserve.frontend.envelope import MAX_DEPTH, load
-from batchserve.frontend.number_parsers import SimdParser, read_integers
+from batchserve.frontend.number_parsers import SimdParser, read_floats, read_integers
 from batchserve.frontend.number_text import NumberText, Piece
 from batchserve.frontend.pauses import Pauses
 from batchserve.frontend.wording import count_of, json_type, number, shape_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchserve.core.tensors import Array, DataType
 
@@ -88,34 +89,46 @@ class JsonReader:
 
     def _read_pieces(self, text: NumberText, shape: Sequence[int], count: int) -> Array:
         array = np.empty(min(count, text.most_elements), self._datatype.dtype)
-        simd = None
-        if number_parsers.simdjson is not None and self._datatype.kind in ("int", "float"):
-            simd = SimdParser(self._datatype)
+        parsers = self._parsers()
         pauses = Pauses()
         at = 0
         with np.errstate(over="ignore"):  # beyond FP32 means infinite
             for piece in text.pieces():
-                values = self._read_piece(piece, simd, at)
-                room = array[at : at + len(values)]
-                room[:] = values[: len(room)]
-                at += len(values)
-                pauses.here()
+                values = _read_with(parsers, piece) if piece.is_sound else None
+                parts = self._read_tolerantly(piece, at) if values is None else (values,)
+                for part in parts:
+                    room = array[at : at + len(part)]
+                    room[:] = part[: len(room)]
+                    at += len(part)
+                    pauses.here()
         if at != count:
             raise self._bad_count(at, shape, count)
         return array
 
-    def _read_piece(self, piece: Piece, simd: SimdParser | None, first: int) -> Array:
-        """Read the elements of one piece, of which `first` is the first one's place in the array."""
-        if piece.is_sound:
-            array = simd(piece) if simd is not None else None
-            if array is None and simd is None and self._datatype.kind == "int":
-                array = read_integers(piece, self._datatype.dtype)
-            if array is not None:
-                return array
-            flat = self._read_quickly(piece.balanced)
-            if flat is not None:
-                return self._to_array(flat, first)
-        return self._to_array(self._judge(_flatten(self._where, self._parse_piece(piece)), first), first)
+    def _parsers(self) -> list[Callable[[Piece], Array | None]]:
+        """Give the quick parsers of pieces, each of which may refuse one."""
+        kind = self._datatype.kind
+        has_simd = number_parsers.simdjson is not None and kind in ("int", "float")
+        simd = [SimdParser(self._datatype)] if has_simd else []
+        if kind == "float":
+            return [*simd, read_floats]
+        if kind == "int":
+            return [partial(read_integers, dtype=self._datatype.dtype), *simd, self._read_typed]
+        return [self._read_typed]
+
+    def _read_typed(self, piece: Piece) -> Array | None:
+        flat = self._read_quickly(piece.balanced)
+        try:
+            return None if flat is None else np.fromiter(flat, self._datatype.dtype, len(flat))
+        except OverflowError:
+            return None
+
+    def _read_tolerantly(self, piece: Piece, first: int) -> Iterator[Array]:
+        """Read what the quick parsers refused; `first` is the place of its first element in the array."""
+        for part in piece.smaller():
+            flat = _flatten(self._where, self._parse_piece(part))
+            yield self._to_array(self._judge(flat, first), first)
+            first += len(flat)
 
     def _parse_piece(self, piece: Piece) -> list[Any]:
         fault_at, what = piece.fault_at, "Expecting value"
@@ -131,8 +144,8 @@ class JsonReader:
                     return cast("list[Any]", parsed)
                 fault_at, what = piece.start + len(piece.text), "Extra data"
         raise InvalidRequest(
-            f"{self._where}: data is not valid JSON: {what} at byte {fault_at} of the body; expected arrays of "
-            f"{_expected(self._datatype)}"
+            f"{self._where}: data is not valid JSON: {what} at byte {fault_at} of the body; expected an array, each "
+            f"element of it {_expected(self._datatype)}"
         )
 
     def _element_type(self) -> Any:
@@ -217,6 +230,16 @@ class JsonReader:
         return InvalidRequest(
             f"{self._where}: element {position} of data is {found}; expected {_expected(self._datatype)}"
         )
+
+
+def _read_with(parsers: list[Callable[[Piece], Array | None]], piece: Piece) -> Array | None:
+    """Ask parsers in turn, first the one that took the piece before, as arrays are mostly of one kind throughout."""
+    for i, parse in enumerate(parsers):
+        array = parse(piece)
+        if array is not None:
+            parsers.insert(0, parsers.pop(i))
+            return array
+    return None
 
 
 def _expected(datatype: DataType) -> str:
