@@ -139,5 +139,5 @@ def test_error_in_model_toml_names_that_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["0\x1f", "1\x1c", "\x0b2", "1\u2003"])
 def test_number_beside_a_control_character_is_refused_not_a_crash(text: str) -> None:
     """Found by Hypothesis: `\\s` matches separators that int() does not read."""
-    with pytest.raises(ConfigError, match="defaults.instances"):
+    with pytest.raises(ConfigError, match=r"defaults\.instances"):
         Settings.load(None, [f"defaults.instances={text}"], {})
