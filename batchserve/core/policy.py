@@ -70,6 +70,7 @@ class Policy:
         self.queued_requests = 0
         self.running_requests = 0
         self.cost = cost
+        self._middle_level = (limits.priority_levels + 1) // 2
         self._max_rows = limits.run_rows
         self._idle = list(range(limits.slots))
         self._retries: deque[list[Entry]] = deque()
@@ -106,10 +107,10 @@ class Policy:
             counters.refused["drain"] += 1
             raise Draining(f"model '{self.name}' is being unloaded or the server is shutting down: try another replica")
         rows = request.rows
-        if problem := limits.oversize(rows):
+        if rows > self._max_rows and (problem := limits.oversize(rows)):
             counters.invalid += 1
             raise InvalidRequest(f"model '{self.name}': {problem}")
-        timeout_s = limits.timeout_of(request)
+        timeout_s = limits.timeout_s if request.timeout_s is None else limits.timeout_of(request)
         if request.arrival_s + timeout_s <= now:
             counters.expired += 1
             raise self._deadline_error(timeout_s)
@@ -120,7 +121,8 @@ class Policy:
                 f"the queue of model '{self.name}' is full: {queue.rows} rows wait, {rows} more would pass "
                 f"max_queue_size = {limits.max_queue_size}; retry later"
             )
-        ticket = Ticket(request, now, request.arrival_s + timeout_s, limits.level_of(request))
+        level = limits.level_of(request) if request.priority else self._middle_level
+        ticket = Ticket(request, now, request.arrival_s + timeout_s, level)
         self._enqueue(ticket)
         self.queued_requests += 1
         return ticket
@@ -276,12 +278,16 @@ class Policy:
     def _enqueue(self, ticket: Ticket) -> None:
         rows, size = ticket.request.rows, self._max_rows
         if rows <= size:
-            ticket.entries = (Entry(ticket, 0, rows, self._numbers),)
-        else:
-            ticket.entries = tuple(
-                Entry(ticket, first, min(size, rows - first), self._numbers + part)
-                for part, first in enumerate(range(0, rows, size))
-            )
+            entry = Entry(ticket, 0, rows, self._numbers)
+            self._numbers += 1
+            ticket.entries = (entry,)
+            ticket.pending = 1
+            self.queue.push(entry)
+            return
+        ticket.entries = tuple(
+            Entry(ticket, first, min(size, rows - first), self._numbers + part)
+            for part, first in enumerate(range(0, rows, size))
+        )
         ticket.pending = len(ticket.entries)
         self._numbers += ticket.pending
         for entry in ticket.entries:

@@ -57,15 +57,16 @@ class ShapeQueue:
         key: The shape key.
         rows: Rows waiting.
         lanes: One lane for each priority level, most important first.
+        arrivals: Entries in order of arrival; some may have left.
     """
 
-    __slots__ = ("_arrivals", "key", "lanes", "rows")
+    __slots__ = ("arrivals", "key", "lanes", "rows")
 
     def __init__(self, key: ShapeKey, levels: int) -> None:
         self.key = key
         self.rows = 0
         self.lanes = tuple(_Lane(self, level) for level in range(1, levels + 1))
-        self._arrivals: deque[Entry] = deque()
+        self.arrivals: deque[Entry] = deque()
 
     @property
     def head(self) -> Entry:
@@ -78,19 +79,18 @@ class ShapeQueue:
     @property
     def oldest(self) -> Entry:
         """The entry that has waited longest, which may not be the head. The queue must not be empty."""
-        arrivals = self._arrivals
+        arrivals = self.arrivals
         while arrivals[0].state is not _QUEUED:
             arrivals.popleft()
         return arrivals[0]
 
-    def note_arrival(self, entry: Entry) -> None:
-        """Remember the order of arrival. The dead go as soon as they outnumber the living."""
-        arrivals = self._arrivals
+    def forget_dead(self) -> None:
+        """Drop from the order of arrival what has left; what left from its middle once it outnumbers the rest."""
+        arrivals = self.arrivals
         while arrivals and arrivals[0].state is not _QUEUED:
             arrivals.popleft()
         if len(arrivals) > 64 and len(arrivals) > 2 * sum(len(lane.heap) for lane in self.lanes):
-            self._arrivals = deque(e for e in arrivals if e.state is _QUEUED)
-        self._arrivals.append(entry)
+            self.arrivals = deque(entry for entry in arrivals if entry.state is _QUEUED)
 
 
 class Queue:
@@ -122,11 +122,13 @@ class Queue:
         shape = self._shape(ticket.request.key)
         lane = shape.lanes[ticket.level - 1]
         heapq.heappush(lane.heap, (ticket.deadline_s, entry.number, entry))
-        shape.note_arrival(entry)
-        shape.rows += entry.rows
-        self.rows += entry.rows
+        shape.arrivals.append(entry)
+        rows = entry.rows
+        shape.rows += rows
+        self.rows += rows
         self.entries += 1
-        self.size_bytes += _share_bytes(entry)
+        request = ticket.request
+        self.size_bytes += request.size_bytes if rows == request.rows else _share_bytes(entry)
         if lane.heap[0][2] is entry:
             self._note_head(lane)
 
@@ -137,6 +139,7 @@ class Queue:
         self._leave(entry, lane, EntryState.GONE)
         lane.dead += 1
         lane.clean()
+        lane.shape.forget_dead()
         if was_head and lane.heap:
             self._note_head(lane)
 
@@ -168,6 +171,7 @@ class Queue:
                 self._note_head(lane)
             if left <= 0 or passed > MAX_PASSED_OVER:
                 break
+        shape.forget_dead()
         return taken
 
     def first(self) -> ShapeQueue | None:

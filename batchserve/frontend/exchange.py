@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from batchserve.core.request import Response
 from batchserve.errors import InternalError, ModelNotReady, RequestError
 from batchserve.frontend.replies import error_reply, ok_head
+from batchserve.frontend.v2 import known_answer
 
 if TYPE_CHECKING:
     import asyncio
@@ -173,6 +174,9 @@ class Exchange:
         assert asked is not None
         info = inference.info(self._model)
         accepted = self._head.accept_encoding
+        if accepted is None and (known := known_answer(info, asked, result)) is not None:
+            self._send((known, None, known.parts))
+            return
         try:
             if inference.is_heavy_answer(asked, result, accepted):
                 work = self._hot.loop.run_in_executor(

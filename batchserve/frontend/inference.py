@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
@@ -61,6 +61,7 @@ class Inference:
         self._pool = services.pool
         self._budget = budget
         self._find_model = find_model
+        self._last: tuple[Model | None, ModelInfo | None] = (None, None)  # quicker to ask than the dictionary
         self._infos: WeakKeyDictionary[Model, ModelInfo] = WeakKeyDictionary()
 
     async def answer(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
@@ -107,6 +108,9 @@ class Inference:
 
     def info(self, model: Model) -> ModelInfo:
         """Return what the codec needs of a model version."""
+        last, known = self._last
+        if model is last:
+            return cast("ModelInfo", known)
         info = self._infos.get(model)
         if info is None:
             info = self._infos[model] = ModelInfo(
@@ -118,6 +122,7 @@ class Inference:
                 allow_timeout_override=model.config.allow_timeout_override,
                 priority_levels=model.config.priority_levels,
             )
+        self._last = (model, info)
         return info
 
     async def _respond(

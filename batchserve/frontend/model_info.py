@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from batchserve.frontend.plans import Plans
 from batchserve.frontend.tensor_json import JsonReader
 from batchserve.frontend.wording import quoted
 
@@ -116,6 +117,9 @@ class ModelInfo:
         every_output: All indices of `outputs`.
         every_bit: The output mask that asks for all.
         no_json: Indices of the outputs that have no JSON form.
+        has_plain_outputs: True if no output is of BYTES, whose length on the wire differs from answer to answer.
+        plans: Request JSON seen before.
+        answers: The JSON of binary answers given before.
         head: The beginning of an answer without an id, up to the first output.
     """
 
@@ -135,6 +139,9 @@ class ModelInfo:
     every_bit: int = field(init=False, repr=False)
     no_json: frozenset[int] = field(init=False, repr=False)
     head: bytes = field(init=False, repr=False)
+    has_plain_outputs: bool = field(init=False, repr=False)
+    plans: Plans = field(init=False, repr=False, compare=False)
+    answers: dict[tuple[object, ...], bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         signature = self.signature
@@ -149,6 +156,9 @@ class ModelInfo:
             "every_output": tuple(range(len(outputs))),
             "every_bit": (1 << len(outputs)) - 1,
             "no_json": frozenset(info.index for info in outputs if not info.datatype.is_json),
+            "has_plain_outputs": all(info.datatype.itemsize for info in outputs),
+            "plans": Plans(),
+            "answers": {},
             "head": b'{"model_name":%b,"model_version":%b,"outputs":['
             % (json_string(self.name), json_string(self.version)),
         }

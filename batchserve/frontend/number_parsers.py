@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array, DataType
     from batchserve.frontend.number_text import Piece
 
-__all__ = ["SimdParser", "read_floats", "read_integers", "simdjson"]
+__all__ = ["SimdParser", "packed", "read_floats", "read_integers", "simdjson"]
 
 
 def _import_simdjson() -> Any:
@@ -27,10 +27,11 @@ def _import_simdjson() -> Any:
 
 
 simdjson: Any = _import_simdjson()
-"""The module of pysimdjson (extra `json`), None without it: floats and long integers then take twice as long."""
+"""The module of pysimdjson (extra `json`), None without it: floats and long integers then take twice the time."""
 
+_DOUBLE = np.dtype(np.float64)
 _OPENING = re.compile(rb"[ \t\n\r\[]*")
-_MOST_DIGITS = 5  # longer integers take as long digit by digit as msgspec takes for Python's integers
+_MOST_DIGITS = (5, 3)  # beyond which msgspec, or pysimdjson if it is there, reads integers faster than digit by digit
 _MOST_SKIPS = 16  # spaces and brackets on one side of an element
 _ZERO, _NINE, _SPACE, _MINUS, _COMMA = np.frombuffer(b"0\x09 -,", np.uint8)
 _BEFORE, _BEHIND = (np.isin(np.arange(256), list(b" \t\n\r" + bracket)) for bracket in (b"[", b"]"))  # `bool[256]`
@@ -49,7 +50,7 @@ class SimdParser:
         self._parse = simdjson.Parser().parse
         self._range = (0, 0)
         self._code: str = "d"
-        self._dtype: np.dtype[Any] = np.dtype(np.float64)
+        self._dtype: np.dtype[Any] = _DOUBLE
         if datatype.kind == "int":
             info = np.iinfo(datatype.dtype)
             self._range = (int(info.min), int(info.max))
@@ -94,10 +95,19 @@ def read_floats(piece: Piece) -> Array | None:
             for array in nested:
                 flat += array
             nested = flat
-        values = np.empty(len(nested))
-        struct.pack_into(f"{len(nested)}d", values.data, 0, *nested)  # in half the time of np.fromiter
+        return packed(nested, _DOUBLE)
     except (orjson.JSONDecodeError, TypeError, struct.error):
         return None
+
+
+def packed(numbers: list[Any], dtype: np.dtype[Any]) -> Array:
+    """Make an array of Python's numbers, in half the time of `np.fromiter`.
+
+    Raises:
+        struct.error: One is not of the type, or not in its range. True and False are taken for 1 and 0.
+    """
+    values = np.empty(len(numbers), dtype)
+    struct.pack_into(f"{len(numbers)}{dtype.char}", values.data, 0, *numbers)
     return values
 
 
@@ -129,7 +139,7 @@ def read_integers(piece: Piece, dtype: np.dtype[Any]) -> Array | None:
         leading = chars.take(first)
     first -= last
     longest = 1 - int(first.min())
-    if longest > _MOST_DIGITS or first.max() > 0:
+    if longest > _MOST_DIGITS[simdjson is not None] or first.max() > 0:
         return None
     values = _add_digits(chars, last, (1 - first).astype(np.uint8), leading, tail)
     if values is None:

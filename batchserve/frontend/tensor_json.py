@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 from batchserve.errors import InvalidRequest
 from batchserve.frontend import number_parsers
 from batchserve.frontend.envelope import MAX_DEPTH, load
-from batchserve.frontend.number_parsers import SimdParser, read_floats, read_integers
+from batchserve.frontend.number_parsers import SimdParser, packed, read_floats, read_integers
 from batchserve.frontend.number_text import NumberText, Piece
 from batchserve.frontend.pauses import Pauses
 from batchserve.frontend.wording import count_of, json_type, number, shape_text
@@ -114,13 +115,13 @@ class JsonReader:
             return [*simd, read_floats]
         if kind == "int":
             return [partial(read_integers, dtype=self._datatype.dtype), *simd, self._read_typed]
-        return [self._read_typed]
+        return [self._read_typed] if kind == "bool" else []
 
     def _read_typed(self, piece: Piece) -> Array | None:
         flat = self._read_quickly(piece.balanced)
         try:
-            return None if flat is None else np.fromiter(flat, self._datatype.dtype, len(flat))
-        except OverflowError:
+            return None if flat is None else packed(flat, self._datatype.dtype)
+        except struct.error:  # beyond 64 bits
             return None
 
     def _read_tolerantly(self, piece: Piece, first: int) -> Iterator[Array]:

@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 from batchserve.core.request import Request
 from batchserve.core.shapes import shape_key
 from batchserve.errors import InvalidRequest
-from batchserve.frontend.answer import Answer, encode
+from batchserve.frontend.answer import Answer, encode, known_answer
 from batchserve.frontend.envelope import LARGE_BYTES, parse
 from batchserve.frontend.inputs import raw_input, read_inputs
 from batchserve.frontend.model_info import ModelInfo
 from batchserve.frontend.parameters import NO_OPTIONS, request_options
+from batchserve.frontend.plans import LONGEST_JSON
 from batchserve.frontend.requested import Asked, requested_outputs
 from batchserve.frontend.wording import count_of, quoted
 
 if TYPE_CHECKING:
     from batchserve.frontend.tensor_binary import Buffer
 
-__all__ = ["Answer", "Asked", "ModelInfo", "decode", "encode"]
+__all__ = ["Answer", "Asked", "ModelInfo", "decode", "encode", "known_answer"]
 
 _MOST_DIGITS = 18  # of a header length; longer ones are beyond any body, and Python refuses to convert thousands
 
@@ -44,13 +45,26 @@ def decode(model: ModelInfo, body: Buffer, header_length: str | None, arrival_s:
         RegionNotFound: It refers to shared memory.
     """
     if header_length is None:
-        start = len(body)
         header = body
     else:
         start = _json_length(model, header_length, len(body))
         if start == 0:
             return _decode_raw(model, body, arrival_s)
+        if start <= LONGEST_JSON:
+            known = body[:start] if type(body) is bytes else bytes(body[:start])
+            plan = model.plans.find(known, len(body))
+            if plan is not None:
+                return plan.apply(body, arrival_s), plan.asked
+            request, asked = _decode_json(model, body, known, arrival_s)
+            model.plans.learn(known, body, request, asked)
+            return request, asked
         header = body[:start] if start <= LARGE_BYTES else memoryview(body)[:start]
+    return _decode_json(model, body, header, arrival_s)
+
+
+def _decode_json(model: ModelInfo, body: Buffer, header: Buffer, arrival_s: float) -> tuple[Request, Asked]:
+    """Read a body that begins with the JSON `header`."""
+    start = len(header)
     envelope = parse(model.label, header)
     parameters = envelope.parameters
     options = request_options(f"request to {model.label}", parameters) if parameters else NO_OPTIONS

@@ -28,7 +28,7 @@ def entry_of(number: int, *, rows: int = 1, width: int = 4, deadline_s: float = 
 def held(queue: Queue) -> int:
     """Items in all of the queue's structures together."""
     lanes = [lane for shape in queue._shapes.values() for lane in shape.lanes]
-    arrivals = sum(len(shape._arrivals) for shape in queue._shapes.values())
+    arrivals = sum(len(shape.arrivals) for shape in queue._shapes.values())
     return len(queue._by_order) + len(queue._by_deadline) + arrivals + sum(len(lane.heap) for lane in lanes)
 
 
