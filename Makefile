@@ -13,7 +13,7 @@ VERSIONS := 3.11 3.12 3.13
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all test-nightly lint format typecheck bench clean
+.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -40,6 +40,12 @@ test-nightly: $(VENV)/.test ## Explore the rules for longer (minutes)
 
 bench: $(VENV)/.test ## Measure batching against max_batch_size = 1 (minutes)
 	"$(BIN)/python" loadtest/batching.py $(ARGS)
+
+bench-http: $(VENV)/.test ## Measure the HTTP frontend against echo, aiohttp and mosec (minutes; needs wrk)
+	"$(BIN)/python" loadtest/hotpath.py $(ARGS)
+
+soak: $(VENV)/.test ## Ten minutes of mixed traffic, after which nothing may be left (needs wrk)
+	"$(BIN)/python" loadtest/hotpath.py --only soak --minutes 10 $(ARGS)
 
 lint: $(VENV)/.test ## Check style
 	"$(BIN)/ruff" check .

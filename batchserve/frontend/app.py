@@ -29,7 +29,7 @@ from batchserve.frontend.body import Hold, MemoryBudget, read_content, settle_un
 from batchserve.frontend.guard import Connection, ConnectionLimit
 from batchserve.frontend.inference import Inference
 from batchserve.frontend.responses import SERVER, error_response, json_response
-from batchserve.frontend.routes import Route, find_route, is_plain_name
+from batchserve.frontend.routes import PROBES, Route, find_route, is_plain_name
 from batchserve.frontend.wording import quoted
 
 if TYPE_CHECKING:
@@ -71,14 +71,8 @@ class App:
         self.responses = dict.fromkeys(("1xx", "2xx", "3xx", "4xx", "5xx"), 0)
         self._admin = Admin(services.repository, services.config)
         self._handlers: dict[str, _Handler] = {
-            "alive": self._alive,
-            "live": self._live,
-            "ready": self._ready,
+            **dict.fromkeys(PROBES, self._probe),
             "metrics": self._metrics,
-            "server_metadata": self._server_metadata,
-            "model_metadata": self._model_metadata,
-            "model_ready": self._model_ready,
-            "model_config": self._model_config,
             "model_statistics": self._model_statistics,
             "all_statistics": self._all_statistics,
             "infer": self._infer,
@@ -183,34 +177,33 @@ class App:
             raise ModelNotFound(f"model '{route.target}' has no version {quoted(route.version)}")
         return self._repository.get(route.target, route.version)
 
-    # The server
+    # What is answered from what is known, without a body
 
-    async def _alive(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        return json_response({"status": "alive"})
+    def probe(self, route: Route) -> tuple[int, dict[str, object]]:
+        """Answer an endpoint of `PROBES`: its status and JSON. For both ways to the server.
 
-    async def _live(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        return json_response({"live": True})
+        Raises:
+            ModelNotFound: The path names no model that is known.
+            ModelNotReady: It names one that does not serve.
+        """
+        match route.name:
+            case "alive":
+                return 200, {"status": "alive"}
+            case "live":
+                return 200, {"live": True}
+            case "ready":
+                why_not = "the server is shutting down" if self.is_leaving else self._repository.readiness()
+                return (400, {"ready": False, "error": why_not}) if why_not else (200, {"ready": True})
+            case "server_metadata":
+                return 200, describe.server_metadata()
+            case "model_ready":
+                return self._model_ready(route)
+            case "model_metadata":
+                model = self.find_model(route)
+                return 200, describe.model_metadata(model, self._repository.versions(model.name))
+        return 200, describe.model_config(self.find_model(route))
 
-    async def _ready(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        why_not = "the server is shutting down" if self.is_leaving else self._repository.readiness()
-        if why_not:
-            return json_response({"ready": False, "error": why_not}, 400)
-        return json_response({"ready": True})
-
-    async def _server_metadata(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        return json_response(describe.server_metadata())
-
-    async def _metrics(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        body, content_type = self._services.render_metrics(request.headers.get(hdrs.ACCEPT, ""))
-        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.SERVER: SERVER})
-
-    # One model
-
-    async def _model_metadata(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        model = self.find_model(route)
-        return json_response(describe.model_metadata(model, self._repository.versions(model.name)))
-
-    async def _model_ready(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+    def _model_ready(self, route: Route) -> tuple[int, dict[str, object]]:
         why_not = ""
         try:
             if self.find_model(route).is_draining:
@@ -218,11 +211,20 @@ class App:
         except Unavailable as error:
             why_not = str(error)
         if why_not:
-            return json_response({"name": route.target, "ready": False, "error": why_not}, 400)
-        return json_response({"name": route.target, "ready": True})
+            return 400, {"name": route.target, "ready": False, "error": why_not}
+        return 200, {"name": route.target, "ready": True}
 
-    async def _model_config(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        return json_response(describe.model_config(self.find_model(route)))
+    async def _probe(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        status, value = self.probe(route)
+        return json_response(value, status)
+
+    # The server
+
+    async def _metrics(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        body, content_type = self._services.render_metrics(request.headers.get(hdrs.ACCEPT, ""))
+        return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.SERVER: SERVER})
+
+    # Statistics and inference
 
     async def _model_statistics(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         model = self.find_model(route)

@@ -269,7 +269,13 @@ class HotConnection(asyncio.BufferedProtocol):
         self._is_keep_alive = head.is_keep_alive
         model = self._hot.model_for(head, self)
         if model is None:
-            self._begin_cold(data, end)
+            answer = self._hot.probe(head, self)
+            if answer is None:
+                self._begin_cold(data, end)
+            else:
+                self._ahead = data[end:]
+                self.transport.write(answer)
+                self._end_request()
             return True
         self._exchange = Exchange(self._hot, model, head, self)
         have = len(data) - end

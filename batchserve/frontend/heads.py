@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import httptools
 
 from batchserve.frontend.guard import BadFraming, HeadTooLarge
-from batchserve.frontend.routes import find_route, is_plain_name
+from batchserve.frontend.routes import PROBES, find_route, is_plain_name
 
 if TYPE_CHECKING:
     from batchserve.frontend.routes import Route
@@ -33,7 +33,6 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # within a line: everything
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/[0-9]\.[0-9]")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _FOLDED = (b" ", b"\t")
-_HOT_METHOD = b"POST"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +40,9 @@ class Head:
     """One request's head, as far as it decides who answers and where the request ends.
 
     Attributes:
-        route: The inference endpoint it means, if the hot path may answer it; None if aiohttp does.
+        route: The endpoint it means, if it is answered here: inference, or one of `PROBES`; None if aiohttp does.
         length: Bytes of the body; 0 if there is none; -1 if it is chunked.
-        is_keep_alive: True if the client keeps the connection.
+        is_keep_alive: True if an HTTP/1.1 client keeps the connection; of others aiohttp decides.
         header_length: Value of `Inference-Header-Content-Length`, None if absent.
         accept_encoding: Value of `Accept-Encoding`, None if absent.
         path: The path as sent, for the access log.
@@ -118,7 +117,7 @@ def parse_head(raw: bytes) -> Head:
     return Head(
         route=_hot_route(parser.get_method(), version, path, length, named),
         length=length,
-        is_keep_alive=parser.should_keep_alive(),
+        is_keep_alive=b"close" not in [token.strip() for token in named.get(b"connection", b"").lower().split(b",")],
         header_length=_text(named.get(b"inference-header-content-length")),
         accept_encoding=_text(named.get(b"accept-encoding")),
         path=path,
@@ -165,15 +164,17 @@ def _framing(headers: list[tuple[bytes, bytes]], named: dict[bytes, bytes], vers
 
 
 def _hot_route(method: bytes, version: str, path: str, length: int, named: dict[bytes, bytes]) -> Route | None:
-    """Return the inference endpoint if nothing about the request is out of the ordinary."""
-    if method != _HOT_METHOD or version != "1.1" or length <= 0:
+    """Return the endpoint if nothing about the request is out of the ordinary."""
+    if version != "1.1" or any(name in named for name in (b"expect", b"upgrade", b"content-encoding")):
         return None
-    if any(name in named for name in (b"expect", b"upgrade", b"content-encoding")):
+    route = find_route(path) if path.isascii() else None
+    if route is None:
         return None
-    route = find_route(path)
-    if route is None or route.name != "infer" or not is_plain_name(route.target):
-        return None
-    return route
+    if method == b"POST" and length > 0 and route.name == "infer" and is_plain_name(route.target):
+        return route
+    if method == b"GET" and length == 0 and route.name in PROBES:
+        return route
+    return None
 
 
 def _bad(why: str) -> BadFraming:

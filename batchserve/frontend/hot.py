@@ -6,9 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from batchserve.errors import RequestError
 from batchserve.frontend.buffers import BufferPool
 from batchserve.frontend.connection import HotConnection
 from batchserve.frontend.heads import HeadCache
+from batchserve.frontend.replies import error_reply, json_reply
 
 if TYPE_CHECKING:
     from batchserve.config import ServerConfig
@@ -91,13 +93,26 @@ class HotPath:
     def model_for(self, head: Head, connection: HotConnection) -> Model | None:
         """Return the model that a request goes to; None if aiohttp has to answer it, whatever the answer is."""
         route = head.route
-        if route is None or connection.is_surplus or self.is_leaving:
+        if route is None or not head.length or connection.is_surplus or self.is_leaving:
             return None
         if head.length > self.config.max_body_size_bytes:
             return None
         if self.budget.held_bytes + head.length > self.budget.limit_bytes:
             return None
         return self._repository.find(route.target, route.version)
+
+    def probe(self, head: Head, connection: HotConnection) -> bytes | None:
+        """Return the whole answer to a probe; None if the request is none, or aiohttp has to answer it."""
+        route = head.route
+        if route is None or head.length or connection.is_surplus or self.is_leaving or self.access_log is not None:
+            return None
+        try:
+            status, value = self._app.probe(route)
+        except RequestError as error:
+            self.count(error.status)
+            return error_reply(error, is_closing=not head.is_keep_alive)
+        self.count(status)
+        return json_reply(status, value, is_closing=not head.is_keep_alive)
 
     def current(self, head: Head) -> Model | None:
         """Return what serves a request now: while its body came, its model may have been replaced or unloaded."""

@@ -15,7 +15,7 @@ from batchserve.frontend.responses import SERVER
 if TYPE_CHECKING:
     from batchserve.errors import RequestError
 
-__all__ = ["error_reply", "ok_head"]
+__all__ = ["error_reply", "json_reply", "ok_head"]
 
 _OK_BINARY = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
@@ -60,13 +60,30 @@ def error_reply(error: RequestError, *, is_closing: bool) -> bytes:
     """Write a whole error answer (protocol.md section 8), as `responses.error_response` does with aiohttp."""
     text = str(error).encode("utf-8", "replace").decode() or error.reason
     body = orjson.dumps({"error": text})
+    lines = []
+    if error.retry_after_s is not None:
+        lines.append(f"Retry-After: {error.retry_after_s}\r\n")
+    if isinstance(error, MethodNotAllowed):
+        lines.append(f"Allow: {', '.join(error.allow)}\r\n")
+    return _json_reply(error.status, body, "".join(lines).encode(), is_closing=is_closing)
+
+
+def json_reply(status: int, value: object, *, is_closing: bool) -> bytes:
+    """Write a whole answer with a JSON body."""
+    return _json_reply(status, orjson.dumps(value), b"", is_closing=is_closing)
+
+
+def _json_reply(status: int, body: bytes, extra: bytes, *, is_closing: bool) -> bytes:
     try:
-        phrase = HTTPStatus(error.status).phrase
+        phrase = HTTPStatus(status).phrase
     except ValueError:
         phrase = ""
-    lines = [f"HTTP/1.1 {error.status} {phrase}", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-    if error.retry_after_s is not None:
-        lines.append(f"Retry-After: {error.retry_after_s}")
-    if isinstance(error, MethodNotAllowed):
-        lines.append(f"Allow: {', '.join(error.allow)}")
-    return b"%b\r\n%b%b\r\n%b" % ("\r\n".join(lines).encode(), _common(), _CLOSE if is_closing else b"", body)
+    return b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b%b\r\n%b" % (
+        status,
+        phrase.encode(),
+        len(body),
+        extra,
+        _common(),
+        _CLOSE if is_closing else b"",
+        body,
+    )

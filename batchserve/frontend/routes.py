@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-__all__ = ["Route", "find_route", "is_plain_name"]
+__all__ = ["PROBES", "Route", "find_route", "is_plain_name"]
 
 _GET: tuple[str, ...] = ("GET", "HEAD")
 _POST: tuple[str, ...] = ("POST",)
@@ -41,6 +41,9 @@ _FIXED = {
     "/v2/cudasharedmemory/status": Route("regions", _GET),
     "/v2/cudasharedmemory/unregister": Route("unregister_region", _POST),
 }
+
+PROBES = frozenset({"alive", "live", "ready", "server_metadata", "model_metadata", "model_ready", "model_config"})
+"""Endpoints that are answered from what is known, without a body, in microseconds."""
 
 _MODEL_VERBS = {
     "ready": ("model_ready", _GET),

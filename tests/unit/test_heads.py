@@ -9,6 +9,7 @@ import pytest
 from batchserve.frontend.chunks import ChunkScanner
 from batchserve.frontend.guard import BadFraming, HeadTooLarge
 from batchserve.frontend.heads import LONGEST_CACHED, MOST_CACHED, HeadCache, parse_head
+from batchserve.frontend.routes import PROBES
 
 INFER = b"POST /v2/models/m/infer HTTP/1.1"
 
@@ -25,6 +26,13 @@ def test_plain_inference_request_is_hot() -> None:
     assert parsed.is_keep_alive
 
 
+@pytest.mark.parametrize("path", [b"/", b"/v2/health/ready", b"/v2/models/m", b"/v2/models/m/versions/2/ready"])
+def test_probe_without_a_body_is_hot(path: bytes) -> None:
+    parsed = parse_head(head(request=b"GET " + path + b" HTTP/1.1"))
+    assert parsed.route is not None
+    assert parsed.route.name in PROBES
+
+
 def test_version_and_percent_encoding_of_the_path_are_read() -> None:
     parsed = parse_head(head(b"Content-Length: 1", request=b"POST /v2/models/a%20b/versions/3/infer?x=1 HTTP/1.1"))
     assert parsed.route is not None
@@ -38,7 +46,12 @@ def test_close_is_noted() -> None:
 @pytest.mark.parametrize(
     "raw",
     [
-        head(request=b"GET /v2/health/live HTTP/1.1"),
+        head(request=b"HEAD /v2/health/live HTTP/1.1"),
+        head(request=b"GET /v2/health/live HTTP/1.0"),
+        head(request=b"GET /v2/health/live/ HTTP/1.1"),
+        head(b"Content-Length: 1", request=b"GET /v2/health/live HTTP/1.1"),
+        head(request=b"GET /metrics HTTP/1.1"),
+        head(request=b"GET /v2/models/stats HTTP/1.1"),
         head(b"Content-Length: 0"),
         head(),
         head(b"Transfer-Encoding: chunked"),
