@@ -7,6 +7,9 @@
     │   └── BadBackendOutput            the runtime's answer does not have the promised form
     └── RequestError                    ends one request; knows its HTTP status and gRPC code
         ├── InvalidRequest              400  the caller's mistake, found before the queue
+        │   ├── BadFraming              400  not HTTP, or HTTP that could be read in two ways
+        │   ├── SlowRequest             408  its head or body did not come in time
+        │   └── HeadTooLarge            431  its head is over max_header_size
         ├── Forbidden                   403  switched off by configuration
         ├── NotFound                    404  unknown path
         │   ├── ModelNotFound           404  unknown model or version
@@ -19,7 +22,8 @@
         │   └── MemoryFull                   max_inflight_bytes of bodies are held
         ├── Unavailable                 503  leave this replica
         │   ├── ModelNotReady                known, but loading, failed or unloading
-        │   └── Draining                     the server or the model is going away
+        │   ├── Draining                     the server or the model is going away
+        │   └── ConnectionLimit              max_connections are open
         ├── DeadlineExceeded            504  its deadline passed before its run began
         ├── Cancelled                   499  the client left; never sent
         ├── ExecutionFailed             500  the model failed on this request
@@ -33,14 +37,17 @@ from __future__ import annotations
 __all__ = [
     "BackendError",
     "BadBackendOutput",
+    "BadFraming",
     "BatchserveError",
     "BodyTooLarge",
     "Cancelled",
     "ConfigError",
+    "ConnectionLimit",
     "DeadlineExceeded",
     "Draining",
     "ExecutionFailed",
     "Forbidden",
+    "HeadTooLarge",
     "InternalError",
     "InvalidRequest",
     "MemoryFull",
@@ -53,6 +60,7 @@ __all__ = [
     "Refused",
     "RegionNotFound",
     "RequestError",
+    "SlowRequest",
     "Unavailable",
     "UnsupportedEncoding",
 ]
@@ -106,6 +114,29 @@ class InvalidRequest(RequestError):
     status = 400
     grpc_code = "INVALID_ARGUMENT"
     reason = "invalid"
+
+
+class SlowRequest(InvalidRequest):
+    """The head or the body did not arrive in its time; the rest of it may still come."""
+
+    status = 408
+    reason = "slow"
+    closes_connection = True
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request line and headers are over `server.max_header_size`."""
+
+    status = 431
+    reason = "head_too_large"
+    closes_connection = True
+
+
+class BadFraming(InvalidRequest):
+    """What was sent is not HTTP, so where the next request begins is unknown."""
+
+    reason = "framing"
+    closes_connection = True
 
 
 class Forbidden(RequestError):
@@ -209,6 +240,14 @@ class Draining(Unavailable):
 
     reason = "drain"
     retry_after_s = 1
+
+
+class ConnectionLimit(Unavailable):
+    """`server.max_connections` connections are open."""
+
+    reason = "connections"
+    retry_after_s = 1
+    closes_connection = True
 
 
 class DeadlineExceeded(RequestError):

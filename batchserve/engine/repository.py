@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["IndexEntry", "Repository"]
 
+_LONGEST_VERSION = 20
+"""Digits of a version that can exist; Python refuses to convert thousands of them."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -107,10 +110,11 @@ class Repository:
         named = self._known(name)
         if not version:
             raise ModelNotReady(f"model '{name}' is not ready: {self._why_not(named)}")
-        known = named.versions.get(int(version)) if version.isdecimal() and version.isascii() else None
+        is_number = version.isdecimal() and version.isascii() and len(version) <= _LONGEST_VERSION
+        known = named.versions.get(int(version)) if is_number else None
         if known is None or str(int(version)) != version:
             ready = ", ".join(map(str, self.versions(name))) or "none"
-            raise ModelNotFound(f"model '{name}' has no version '{version}'; ready: {ready}")
+            raise ModelNotFound(f"model '{name}' has no version '{version[:_LONGEST_VERSION]}'; ready: {ready}")
         raise ModelNotReady(f"version {version} of model '{name}' is not ready: {known.reason or known.state}")
 
     def find(self, name: str, version: str = "") -> Model | None:
@@ -212,7 +216,7 @@ class Repository:
                 if version.model is not None:
                     self._retire(named, number, version, "the server is shutting down", timeout_s, keep_route=True)
         while self._leaving:
-            await asyncio.gather(*self._leaving)
+            await asyncio.wait(self._leaving)  # not gather: from 3.12 on that does not yield for tasks that are done
         self._loader.shutdown(wait=False, cancel_futures=True)
 
     # --- inside ---------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from batchserve.errors import (
+    ConnectionLimit,
     InternalError,
     MethodNotAllowed,
     ModelNotFound,
@@ -26,7 +27,7 @@ from batchserve.errors import (
 from batchserve.frontend import describe
 from batchserve.frontend.admin import Admin, json_object, region_status, register_cuda_region, register_system_region
 from batchserve.frontend.body import Hold, MemoryBudget, read_content, settle_unread
-from batchserve.frontend.guard import Connection, ConnectionLimit
+from batchserve.frontend.guard import Connection
 from batchserve.frontend.inference import Inference
 from batchserve.frontend.responses import SERVER, error_response, json_response
 from batchserve.frontend.routes import PROBES, Route, find_route, is_plain_name

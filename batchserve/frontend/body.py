@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from aiohttp import hdrs, web
 
-from batchserve.errors import BodyTooLarge, MemoryFull
+from batchserve.errors import BodyTooLarge, MemoryFull, SlowRequest
 from batchserve.frontend.compression import inflate, parse_content_encoding
-from batchserve.frontend.guard import Connection, SlowRequest
+from batchserve.frontend.guard import Connection
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from batchserve.frontend.guard import BadFraming
+from batchserve.errors import BadFraming
 
 __all__ = ["ChunkScanner"]
 

@@ -17,11 +17,10 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from batchserve.errors import RequestError
+from batchserve.errors import BadFraming, HeadTooLarge, RequestError, SlowRequest
 from batchserve.frontend.chunks import ChunkScanner
 from batchserve.frontend.cold import ColdConnection
 from batchserve.frontend.exchange import Exchange
-from batchserve.frontend.guard import BadFraming, HeadTooLarge, SlowRequest
 from batchserve.frontend.heads import check_beginning
 from batchserve.frontend.replies import error_reply
 

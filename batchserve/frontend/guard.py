@@ -23,7 +23,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
-from batchserve.errors import InternalError, InvalidRequest, RequestError, Unavailable
+from batchserve.errors import BadFraming, HeadTooLarge, InternalError, RequestError, SlowRequest
 from batchserve.frontend.responses import error_response
 
 if TYPE_CHECKING:
@@ -31,15 +31,7 @@ if TYPE_CHECKING:
 
     from batchserve.config import ServerConfig
 
-__all__ = [
-    "BadFraming",
-    "Connection",
-    "ConnectionLimit",
-    "GuardedServer",
-    "HeadTooLarge",
-    "OpenConnection",
-    "SlowRequest",
-]
+__all__ = ["Connection", "GuardedServer", "OpenConnection"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,37 +41,6 @@ READ_BUFFER_BYTES = 64 << 10
 LINGER_S = 3.0
 """After an answer that came before the end of its body, what still comes is read away for so long: closing a socket
 with unread bytes resets the connection, which can cost the client the answer."""
-
-
-class SlowRequest(InvalidRequest):
-    """The head or the body did not arrive in its time; the rest of it may still come."""
-
-    status = 408
-    reason = "slow"
-    closes_connection = True
-
-
-class HeadTooLarge(InvalidRequest):
-    """The request line and headers are over `server.max_header_size`."""
-
-    status = 431
-    reason = "head_too_large"
-    closes_connection = True
-
-
-class BadFraming(InvalidRequest):
-    """What was sent is not HTTP, so where the next request begins is unknown."""
-
-    reason = "framing"
-    closes_connection = True
-
-
-class ConnectionLimit(Unavailable):
-    """`server.max_connections` connections are open."""
-
-    reason = "connections"
-    retry_after_s = 1
-    closes_connection = True
 
 
 class OpenConnection(Protocol):

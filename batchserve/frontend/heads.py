@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import httptools
 
-from batchserve.frontend.guard import BadFraming, HeadTooLarge
+from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.routes import PROBES, find_route, is_plain_name
 
 if TYPE_CHECKING:

@@ -147,7 +147,7 @@ class Piece:
 
 
 def _cut(view: memoryview, at: int, end: int, depth: int, size: int, *, is_last: bool) -> Iterator[Piece]:
-    """Cut text at commas into pieces of `size` bytes and less; a longer one is a single element, or mostly space.
+    """Cut text at commas into pieces of at most `size` bytes, unless a single element is longer.
 
     Args:
         view: The JSON that holds it.
@@ -157,16 +157,16 @@ def _cut(view: memoryview, at: int, end: int, depth: int, size: int, *, is_last:
         size: Bytes of a piece.
         is_last: True if an array ends where it does.
     """
-    while at < end:
+    while at <= end:  # also once for no text at all, where an element is missing
         length = size
         text = bytes(view[at : min(at + length, end)])
-        while at + length < end:
+        if at + length < end:
             comma = text.rfind(b",")
-            if comma >= 0:
-                text = text[:comma]
-                break
-            length *= 2
-            text = bytes(view[at : min(at + length, end)])
+            while comma < 0 and at + length < end:
+                length *= 2
+                text = bytes(view[at : min(at + length, end)])
+                comma = text.find(b",")
+            text = text[:comma] if comma >= 0 else text
         piece = Piece(view, text, at, depth, is_last=is_last and at + len(text) == end)
         yield piece
         at += len(text) + 1

@@ -104,7 +104,7 @@ async def test_policy_makes_several_versions_addressable(serve: Serve, tmp_path:
     assert len(repository.models()) == 2
 
 
-@pytest.mark.parametrize("version", ["3", "01", "-1", "x", "1.0", "٣", "9" * 30])
+@pytest.mark.parametrize("version", ["3", "01", "-1", "x", "1.0", "٣", "9" * 30, "9" * 5000])
 async def test_unknown_version_is_not_found(serve: Serve, tmp_path: Path, version: str) -> None:
     touch(tmp_path / "net" / "1" / "model.onnx")
     repository = serve(FakeBackend())

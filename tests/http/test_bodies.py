@@ -69,9 +69,10 @@ async def test_a_client_that_waits_with_a_chunked_body_is_told_to_go_on(serve: S
     ],
 )
 async def test_what_the_head_alone_decides_is_answered_instead_of_going_on(
-    serve: Serve, lines: tuple[str, ...], path: str, status: int
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, lines: tuple[str, ...], path: str, status: int
 ) -> None:
-    """Whether the body comes after that is the client's choice, so the connection ends."""
+    """Whether the body comes after that is the client's choice, so the connection ends, without waiting for it."""
+    monkeypatch.setattr("batchserve.frontend.guard.LINGER_S", 600.0)
     service = await serve(FakeBackend(), config=ServerConfig(max_body_size_bytes=50_000))
     async with await service.client() as client:
         await client.send(head(*lines, "Expect: 100-continue", path=path))

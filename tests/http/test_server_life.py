@@ -9,6 +9,7 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from aiohttp import web
 from support.http_service import Serve, Service, infer_body, until
 from support.raw_http import RawClient, request_bytes
 
@@ -16,6 +17,7 @@ from batchserve.backends.fake import FakeBackend
 from batchserve.config import ServerConfig
 from batchserve.engine.repository import Repository
 from batchserve.errors import ConfigError
+from batchserve.frontend.guard import GuardedServer
 from batchserve.frontend.listen import listen, url_of
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
@@ -249,6 +251,41 @@ async def test_work_that_exceeds_the_drain_timeout_is_answered_503(serve: Serve)
     await drain
     await running.close()
     await queued.close()
+
+
+class IdleTransport(asyncio.Transport):
+    """A socket on which nothing comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.protocol: asyncio.BaseProtocol | None = None
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        assert self.protocol is not None
+        asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
+
+    abort = close
+
+
+async def test_a_connection_accepted_in_the_turn_in_which_the_server_goes_is_closed_at_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Until Python 3.12 its task has not had its first turn then, so it does not look idle yet."""
+
+    async def handler(request: web.BaseRequest) -> web.StreamResponse:
+        raise AssertionError("nothing was asked")
+
+    server = GuardedServer(handler, ServerConfig())
+    transport = IdleTransport()
+    connection = transport.protocol = server()
+    async with asyncio.timeout(10):
+        connection.connection_made(transport)
+        await server.finish(600.0)
+    assert not server.open_connections
+    assert not caplog.records
 
 
 async def test_closing_cuts_connections_and_cancels_what_waits(serve: Serve) -> None:

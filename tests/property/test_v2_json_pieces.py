@@ -9,97 +9,26 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from support.json_pieces import PARSERS, sizes, whole
+from support.json_pieces import (
+    BAD,
+    GOOD,
+    JSON_TYPES,
+    NUMERIC,
+    PARSERS,
+    assert_same,
+    outcome,
+    same_bits,
+    sizes,
+    whole,
+)
 from support.v2_codec import echo, model_info, random_array
 
-from batchserve.core.tensors import DATATYPES, Array
-from batchserve.errors import RequestError
+from batchserve.core.tensors import DATATYPES
 from batchserve.frontend.tensor_json_output import numbers_json, numbers_parts
-from batchserve.frontend.v2 import ModelInfo, decode
+from batchserve.frontend.v2 import decode
 
-JSON_TYPES = [name for name, datatype in DATATYPES.items() if datatype.is_json]
-NUMERIC = [name for name in JSON_TYPES if name != "BYTES"]
 PIECES = st.integers(1, 40)
 
-GOOD = [
-    "0",
-    "-0",
-    "7",
-    "-1",
-    "200",
-    "32767",
-    "99999",
-    "100000",
-    "4294967295",
-    "-2147483648",
-    "9223372036854775807",
-    "9223372036854775808",
-    "-9223372036854775808",
-    "-9223372036854775809",
-    "18446744073709551615",
-    "18446744073709551616",
-    "123456789012345678901234567890",
-    "0.1",
-    "-0.0",
-    "1e3",
-    "1E+2",
-    "2.0",
-    "1e-05",
-    "16777217",
-    "0.30000001192092896",
-    "1.7976931348623157e308",
-    "5e-324",
-    "1e39",
-    "1e400",
-    "-1e400",
-    "NaN",
-    "Infinity",
-    "-Infinity",
-    "true",
-    "false",
-]
-BAD = [
-    "null",
-    "",
-    "01",
-    "-01",
-    "00",
-    "1.",
-    ".5",
-    "+1",
-    "0x1",
-    "1e",
-    "1e+",
-    "-",
-    "--1",
-    "1 2",
-    "1-",
-    "nan",
-    "-NaN",
-    "inf",
-    "1_0",
-    "1.5.2",
-    "tru",
-    "truefalse",
-    "1Y",
-    "_",
-    "1[",
-    "]1",
-    "[]",
-    "[",
-    "]",
-    "{",
-    "}",
-    "{}",
-    '"1"',
-    '"',
-    "\\",
-    "/",
-    "\x00",
-    "\xa0",
-    "é",
-    "\uff11",  # a digit of another script
-]
 COMMAS = [",", ",", ", ", " ,", ",\n    ", " \t,\r\n", ",  "]
 
 
@@ -163,32 +92,6 @@ MEMBER_ORDERS = [
     '{{"parameters":{{"headers":{{}}}},"inputs":[{{"name":"x","datatype":"{kind}","shape":[1,{count}],"data":{data}}}]}}',
     '{{"inputs":[{{"name":"x","datatype":"{kind}","shape":[1,{count}],"data":{data}}}',
 ]
-
-
-def outcome(model: ModelInfo, body: bytes) -> list[Array] | RequestError:
-    try:
-        return list(decode(model, memoryview(body), None, 0.0)[0].inputs)
-    except RequestError as error:
-        message = str(error)
-        message.encode()
-        assert len(message) < 2000
-        return error
-
-
-def assert_same(found: list[Array] | RequestError, expected: list[Array] | RequestError) -> None:
-    if isinstance(expected, RequestError):
-        assert type(found) is type(expected), f"taken, but refused as a whole: {expected}"
-        return
-    assert not isinstance(found, RequestError), f"taken as a whole, but refused: {found}"
-    for one, other in zip(found, expected, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        assert one.tolist() == other.tolist() if one.dtype.hasobject else same_bits(one, other)
-
-
-def same_bits(one: Array, other: Array) -> bool:
-    if one.dtype.kind == "f":  # any NaN is as good as another
-        one, other = np.where(np.isnan(one), one.dtype.type(np.nan), one), np.where(np.isnan(other), np.nan, other)
-    return one.tobytes() == other.astype(one.dtype).tobytes()
 
 
 @pytest.mark.parametrize("simd", PARSERS)

@@ -6,8 +6,8 @@ import contextlib
 
 import pytest
 
+from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.chunks import ChunkScanner
-from batchserve.frontend.guard import BadFraming, HeadTooLarge
 from batchserve.frontend.heads import LONGEST_CACHED, MOST_CACHED, HeadCache, parse_head
 from batchserve.frontend.routes import PROBES
 
