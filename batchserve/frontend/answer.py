@@ -95,14 +95,20 @@ def known_answer(model: ModelInfo, asked: Asked, response: Response) -> Answer |
     """
     if asked.id:
         return None
+    outputs = response.outputs
     json = model.answers.get(_answer_key(asked, response))
     if json is None:
         return None
-    return Answer([json, *[numbers_bytes(np.ascontiguousarray(a)) for a in response.outputs]], len(json), _OCTETS)
+    if len(outputs) == 1:
+        return Answer([json, numbers_bytes(np.ascontiguousarray(outputs[0]))], len(json), _OCTETS)
+    return Answer([json, *[numbers_bytes(np.ascontiguousarray(a)) for a in outputs]], len(json), _OCTETS)
 
 
 def _answer_key(asked: Asked, response: Response) -> tuple[object, ...]:
-    return (asked.outputs, asked.binary, *[array.shape for array in response.outputs])
+    outputs = response.outputs
+    if len(outputs) == 1:
+        return (asked.outputs, asked.binary, outputs[0].shape)
+    return (asked.outputs, asked.binary, *[array.shape for array in outputs])
 
 
 def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:

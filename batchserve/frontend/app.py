@@ -60,7 +60,6 @@ class App:
         is_leaving: True once the server drains: every answer announces the end of its connection.
         inference: The infer endpoint.
         budget: Memory for request bodies.
-        responses: Answers by class of status, such as `2xx`.
     """
 
     def __init__(self, services: Services) -> None:
@@ -69,7 +68,7 @@ class App:
         self._repository = services.repository
         self.budget = MemoryBudget(services.config.max_inflight_bytes)
         self.inference = Inference(services, self.budget, self.find_model)
-        self.responses = dict.fromkeys(("1xx", "2xx", "3xx", "4xx", "5xx"), 0)
+        self._answered = [0] * 6  # by first digit of the status
         self._admin = Admin(services.repository, services.config)
         self._handlers: dict[str, _Handler] = {
             **dict.fromkeys(PROBES, self._probe),
@@ -92,9 +91,14 @@ class App:
         """Bytes of request bodies held now."""
         return self.budget.held_bytes
 
+    @property
+    def responses(self) -> dict[str, int]:
+        """Answers so far, by class of status such as `2xx`."""
+        return {f"{digit}xx": self._answered[digit] for digit in range(1, 6)}
+
     def count(self, status: int) -> None:
         """Count an answer."""
-        self.responses[f"{status // 100}xx"] += 1
+        self._answered[status // 100] += 1
 
     async def close(self) -> None:
         """Wait for repository control that clients have started."""

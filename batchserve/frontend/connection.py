@@ -356,8 +356,8 @@ class HotConnection(asyncio.BufferedProtocol):
         self._phase = _Phase.HEAD
         if self._write_mark < 0:
             self._deadline_s = time.monotonic() + self._hot.config.idle_timeout_s
-        self._read_on()
-        if self._ahead:
+        if self._ahead or self._cold is not None:  # otherwise nothing can have stopped the reading
+            self._read_on()
             self._hot.loop.call_soon(self._proceed)
 
     def _keep(self, data: bytes) -> None:
