@@ -170,7 +170,7 @@ def left_over(page: Page) -> dict[str, float]:
         unaccounted += abs(received - page.total("batchserve_requests_total", model=model))
     if not page.total("batchserve_requests_total", model="identity", outcome="cancelled"):
         raise LoadError("expected requests of clients that left to be cancelled, none was")
-    held = sum(page.total(name) for name in ("batchserve_http_inflight_bytes", "batchserve_buffer_bytes_in_use"))
+    held = sum(page.total(name) for name in ("batchserve_http_inflight_bytes", "batchserve_buffer_used_bytes"))
     under_way = sum(page.total(f"batchserve_{name}") for name in ("inflight_requests", "queue_requests", "queue_rows"))
     return {
         "received": page.total("batchserve_requests_received_total"),

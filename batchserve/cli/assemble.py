@@ -76,6 +76,7 @@ class Assembly:
             responses=lambda: self.server.responses,
             connections=lambda: self.server.open_connections,
             inflight_bytes=lambda: self.server.held_bytes,
+            buffers=lambda: self.server.buffers,
         )
 
     async def start(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from batchserve.frontend.app import App
@@ -58,6 +59,11 @@ class Server:
     def held_bytes(self) -> int:
         """Bytes of request bodies held now."""
         return self._app.held_bytes
+
+    @property
+    def buffers(self) -> Mapping[str, int]:
+        """Numbers of the pool of body buffers; empty without the fast path."""
+        return {} if self._hot is None else asdict(self._hot.pool.statistics)
 
     @property
     def responses(self) -> Mapping[str, int]:

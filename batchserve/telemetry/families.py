@@ -119,6 +119,10 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_http_responses_total", "counter", "HTTP responses, by class of status.", ("status",)),
     Family("batchserve_http_connections", "gauge", "HTTP connections that are open.", ()),
     Family("batchserve_http_inflight_bytes", "gauge", "Request bodies held in memory.", (), unit="bytes"),
+    Family("batchserve_buffer_used_bytes", "gauge", "Body buffers that hold a request's body.", (), unit="bytes"),
+    Family("batchserve_buffer_idle_bytes", "gauge", "Body buffers kept for the next request.", (), unit="bytes"),
+    Family("batchserve_buffer_high_bytes", "gauge", "Most that body buffers ever held at once.", (), unit="bytes"),
+    Family("batchserve_buffers_lent_total", "counter", "Body buffers lent, by where from.", ("source",)),
     Family("batchserve_build_info", "info", "Versions in use.", ("version", "python", "onnxruntime")),
 )
 """In the order in which they are rendered."""

@@ -50,7 +50,15 @@ class Metrics(NullListener):
         self._series: dict[tuple[str, int], ModelSeries] = {}
         self._lag = Histogram(DURATION_BOUNDS)
         self._lag_max = RecentMax()
-        self._http: tuple[Callable[[], Mapping[str, int]], Callable[[], float], Callable[[], float]] | None = None
+        self._http: (
+            tuple[
+                Callable[[], Mapping[str, int]],
+                Callable[[], float],
+                Callable[[], float],
+                Callable[[], Mapping[str, int]],
+            ]
+            | None
+        ) = None
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -77,6 +85,7 @@ class Metrics(NullListener):
         responses: Callable[[], Mapping[str, int]],
         connections: Callable[[], float],
         inflight_bytes: Callable[[], float],
+        buffers: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Take the frontend's numbers from now on; until then there are none. They are asked for at each scrape.
 
@@ -84,8 +93,10 @@ class Metrics(NullListener):
             responses: Responses sent so far by class of status: `1xx` to `5xx`; what is missing is 0. Only grows.
             connections: Connections that are open.
             inflight_bytes: Bytes of request bodies held, as counted against `server.max_inflight_bytes`.
+            buffers: Numbers of the pool of body buffers: `used_bytes`, `idle_bytes`, `high_bytes`, `hits`, `misses`;
+                empty if there is no pool.
         """
-        self._http = responses, connections, inflight_bytes
+        self._http = responses, connections, inflight_bytes, buffers
 
     def _of(self, name: str, version: int) -> ModelSeries:
         key = (name, version)
@@ -110,12 +121,17 @@ class Metrics(NullListener):
     def _write_http(self, page: Page) -> None:
         if self._http is None:
             return
-        responses, connections, inflight_bytes = self._http
+        responses, connections, inflight_bytes, buffers = self._http
         counts = responses()
         for status in HTTP_CLASSES:
             page.number("batchserve_http_responses_total", (status,), counts.get(status, 0))
         page.number("batchserve_http_connections", (), connections())
         page.number("batchserve_http_inflight_bytes", (), inflight_bytes())
+        pool = buffers()
+        for state in ("used", "idle", "high"):
+            page.number(f"batchserve_buffer_{state}_bytes", (), pool.get(f"{state}_bytes", 0))
+        for source, name in (("pool", "hits"), ("system", "misses")):
+            page.number("batchserve_buffers_lent_total", (source,), pool.get(name, 0))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """Write the page that `/metrics` answers.
