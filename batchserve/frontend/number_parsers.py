@@ -1,4 +1,4 @@
-"""Parsers that turn text of many numbers into an array without a Python object for each."""
+"""Quick parsers for pieces of large arrays: text of many numbers in, an array out, or None for what they do not take."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ PAUSE_S = 1e-6
 
 It has to be a real sleep. Whoever gives the interpreter up and takes it again at once is back before the event loop's
 thread has woken up, and by giving it up has also restarted the 5 ms after which CPython would have made it wait: the
-loop then stood still for up to 430 ms. From Python 3.14 on `sleep(0)` is just that.
+loop then stood still for up to 430 ms.
 """
 
 

@@ -39,8 +39,8 @@ class JsonReader:
     flattened without recursion and judged here, which accepts the rest (uneven nesting, 2.0 for an integer,
     1e400) or names the first bad element.
 
-    Large arrays of numbers come as a NumberText, and go the same way piece by piece, with pauses: first to a parser
-    that makes no Python number of each element, and only what that one refuses to the others.
+    Large arrays of numbers come as a NumberText, and go the same way piece by piece, with pauses: first to parsers that
+    are quicker still, and only what those refuse to the tolerant one.
 
     Args:
         where: How messages name the input, such as `input 'x' of model 'addone'`.
@@ -121,7 +121,7 @@ class JsonReader:
         flat = self._read_quickly(piece.balanced)
         try:
             return None if flat is None else packed(flat, self._datatype.dtype)
-        except struct.error:  # beyond 64 bits
+        except (struct.error, OverflowError):  # beyond 64 bits
             return None
 
     def _read_tolerantly(self, piece: Piece, first: int) -> Iterator[Array]:

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 
 from batchserve.engine.events import ModelState
 
-__all__ = ["EXECUTION_OUTCOMES", "FAMILIES", "HTTP_CLASSES", "OUTCOMES", "STATES", "Family", "Page"]
+__all__ = ["BUFFER_SOURCES", "EXECUTION_OUTCOMES", "FAMILIES", "HTTP_CLASSES", "OUTCOMES", "STATES", "Family", "Page"]
 
 OUTCOMES = ("completed", "invalid", "refused", "expired", "cancelled", "failed")
 """Each request that a model received ends in exactly one of these (batching.md section 12, invariant 1)."""
@@ -24,6 +24,9 @@ OUTCOMES = ("completed", "invalid", "refused", "expired", "cancelled", "failed")
 EXECUTION_OUTCOMES = ("ok", "failed")
 STATES = (ModelState.LOADING, ModelState.READY, ModelState.UNLOADING, ModelState.UNAVAILABLE)
 HTTP_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
+
+BUFFER_SOURCES = ("pool", "system")
+"""Where a lent body buffer came from."""
 
 _MODEL = ("model", "version")
 

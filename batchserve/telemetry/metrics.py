@@ -12,7 +12,7 @@ from prometheus_client.exposition import choose_encoder
 
 import batchserve
 from batchserve.engine.events import NullListener
-from batchserve.telemetry.families import HTTP_CLASSES, Page
+from batchserve.telemetry.families import BUFFER_SOURCES, HTTP_CLASSES, Page
 from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
 from batchserve.telemetry.series import ModelSeries
 
@@ -130,7 +130,7 @@ class Metrics(NullListener):
         pool = buffers()
         for state in ("used", "idle", "high"):
             page.number(f"batchserve_buffer_{state}_bytes", (), pool.get(f"{state}_bytes", 0))
-        for source, name in (("pool", "hits"), ("system", "misses")):
+        for source, name in zip(BUFFER_SOURCES, ("hits", "misses"), strict=True):
             page.number("batchserve_buffers_lent_total", (source,), pool.get(name, 0))
 
     def render(self, accept: str = "") -> tuple[bytes, str]:

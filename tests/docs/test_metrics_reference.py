@@ -15,7 +15,7 @@ from support.telemetry_fakes import FakeModel, batch
 
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS
 from batchserve.engine.events import ModelState
-from batchserve.telemetry.families import EXECUTION_OUTCOMES, HTTP_CLASSES, OUTCOMES, STATES
+from batchserve.telemetry.families import BUFFER_SOURCES, EXECUTION_OUTCOMES, HTTP_CLASSES, OUTCOMES, STATES
 from batchserve.telemetry.histogram import DURATION_BOUNDS, ROW_BOUNDS
 from batchserve.telemetry.metrics import Metrics
 
@@ -81,6 +81,7 @@ def test_label_values_are_those_of_the_code() -> None:
         "`reason` of refusals": list(REFUSAL_REASONS),
         "`reason` of batches": list(CUT_REASONS),
         "`state`": list(STATES),
+        "`source`": list(BUFFER_SOURCES),
         "`status`": list(HTTP_CLASSES),
     }
 
