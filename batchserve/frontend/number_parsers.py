@@ -1,4 +1,4 @@
-"""Quick parsers for pieces of large arrays: text of many numbers in, an array out, or None for what they do not take."""
+"""Quick parsers for pieces of large arrays: text of numbers in, an array out, or None for what they do not take."""
 
 from __future__ import annotations
 

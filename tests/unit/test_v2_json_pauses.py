@@ -12,6 +12,8 @@ from support.v2_codec import NO_PHASES, echo
 
 from batchserve.core.request import Response
 from batchserve.frontend import pauses
+from batchserve.frontend.number_text import PIECE_BYTES
+from batchserve.frontend.tensor_json_output import PIECE_ELEMENTS
 from batchserve.frontend.v2 import Asked, decode, encode
 
 
@@ -79,5 +81,5 @@ def test_large_json_is_read_and_written_with_pauses_off_the_loop_and_without_on_
 
     with ThreadPoolExecutor(1) as pool:
         asyncio.run(off_the_loop(pool))
-    pieces = len(BODY) // (64 << 10) + len(VALUES) // (4 << 10)
+    pieces = len(BODY) // PIECE_BYTES + len(VALUES) // PIECE_ELEMENTS
     assert pieces < len(clock.slept) < 2 * pieces
