@@ -17,9 +17,8 @@ from collections import deque
 from enum import Enum
 from typing import TYPE_CHECKING, cast
 
-from batchserve.errors import BadFraming, HeadTooLarge, RequestError, SlowRequest
-from batchserve.frontend.chunks import ChunkScanner
-from batchserve.frontend.cold import ColdConnection
+from batchserve.errors import HeadTooLarge, RequestError, SlowRequest
+from batchserve.frontend.cold import ColdLane
 from batchserve.frontend.exchange import Exchange
 from batchserve.frontend.heads import check_beginning
 from batchserve.frontend.replies import error_reply
@@ -67,14 +66,11 @@ class HotConnection(asyncio.BufferedProtocol):
         "_ahead",
         "_at",
         "_body",
-        "_chunks",
         "_cold",
-        "_cold_left",
         "_deadline_s",
         "_exchange",
         "_head",
         "_hot",
-        "_is_answered",
         "_is_keep_alive",
         "_out",
         "_out_done",
@@ -100,10 +96,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._body: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._at = 0
-        self._cold: ColdConnection | None = None
-        self._cold_left = 0
-        self._chunks: ChunkScanner | None = None
-        self._is_answered = False
+        self._cold: ColdLane | None = None
         self._is_keep_alive = True
         self._write_mark = -1
         self._out: deque[memoryview] = deque()
@@ -133,8 +126,7 @@ class HotConnection(asyncio.BufferedProtocol):
         if cold is None:
             self._server.ended(self)
             return
-        task = cold.task
-        cold.connection_lost(exc)
+        task = cold.lose(exc)
         if task is None or task.done():
             self._server.ended(self)
         else:
@@ -159,7 +151,7 @@ class HotConnection(asyncio.BufferedProtocol):
             self._ahead = self._ahead + data if self._ahead else data
             self._proceed()
         elif self._phase is _Phase.COLD:
-            rest = self._feed_cold(data)
+            rest = self._cold.feed(data) if self._cold is not None else b""
             if rest:
                 self._keep(rest)
                 self._proceed()  # the request may have ended with this piece
@@ -270,7 +262,7 @@ class HotConnection(asyncio.BufferedProtocol):
         if model is None:
             answer = self._hot.probe(head, self)
             if answer is None:
-                self._begin_cold(data, end)
+                self._begin_cold(data, end, head.length)
             else:
                 self._ahead = data[end:]
                 self.transport.write(answer)
@@ -389,51 +381,20 @@ class HotConnection(asyncio.BufferedProtocol):
 
     # --- aiohttp's side -------------------------------------------------------------------------------------------
 
-    def _begin_cold(self, data: bytes, end: int) -> None:
-        assert self._head is not None
+    def _begin_cold(self, data: bytes, end: int, length: int) -> None:
         self._phase = _Phase.COLD
-        self._is_answered = False
         self._is_keep_alive = True  # for aiohttp to say
         self._deadline_s = float("inf")  # aiohttp's side has its own times
-        self._chunks = ChunkScanner() if self._head.length < 0 else None
-        self._cold_left = max(0, self._head.length)
         self._ahead = b""
         if self._cold is None:
-            self._cold = ColdConnection(self, self._server, self._hot.config, self._hot.loop)
-        self._cold.data_received(data[:end])
-        if end < len(data):
-            self._ahead = self._feed_cold(data[end:])
+            self._cold = ColdLane(self, self._server, self._hot.config, self._hot.loop)
+        self._ahead = self._cold.begin(data[:end], length, data[end:])
 
-    def _feed_cold(self, data: bytes) -> bytes:
-        """Give aiohttp the part of `data` that belongs to its request's body; return the rest."""
-        assert self._cold is not None
-        taken = 0
-        if self._chunks is not None and not self._chunks.is_done:
-            try:
-                taken = self._chunks.feed(data)
-            except BadFraming as error:
-                self._is_keep_alive = False
-                self._cold.refuse_body(error)
-                return b""
-        elif self._cold_left:
-            taken = min(self._cold_left, len(data))
-            self._cold_left -= taken
-        if taken:
-            self._cold.data_received(data[:taken])
-            self._end_cold()
-        return data[taken:]
-
-    def cold_answered(self, *, is_keep_alive: bool) -> None:
-        """Take note that aiohttp has answered; the request ends when its body has passed, too."""
-        self._is_answered = True
-        self._is_keep_alive = self._is_keep_alive and is_keep_alive
-        self._end_cold()
+    def cold_ended(self) -> None:
+        """Go on after aiohttp has answered its request."""
+        if self._phase is _Phase.COLD:
+            self._end_request()
 
     def cold_closed(self) -> None:
         """Close as aiohttp asks."""
         self.force_close()
-
-    def _end_cold(self) -> None:
-        is_fed = not self._cold_left and (self._chunks is None or self._chunks.is_done)
-        if self._phase is _Phase.COLD and self._is_answered and is_fed and self._is_keep_alive:
-            self._end_request()
