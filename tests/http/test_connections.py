@@ -258,12 +258,15 @@ async def test_far_too_many_connections_are_closed_at_once(serve: Serve) -> None
 # Clients that do not read
 
 
-async def test_a_client_that_does_not_read_its_answer_is_cut(serve: Serve) -> None:
+@pytest.mark.parametrize("before", [None, "/metrics"], ids=["at once", "after a request that aiohttp answered"])
+async def test_a_client_that_does_not_read_its_answer_is_cut(serve: Serve, before: str | None) -> None:
     specs = (TensorSpec("x", DATATYPES["FP32"], (-1, -1)),), (TensorSpec("y", DATATYPES["FP32"], (-1, -1)),)
     output = np.zeros((1, 8_000_000), np.float32)
     backend = FakeBackend(inputs=specs[0], outputs=specs[1], function=lambda inputs, mask: [output])
     service = await serve(backend, config=ServerConfig(body_timeout_s=SHORT_S))
     client = await deaf_client(service.port)
+    if before is not None:
+        assert (await client.get(before)).status == 200
     await client.send(
         request_bytes(
             "POST",
