@@ -104,6 +104,9 @@ class ServerConfig:
     http_fast_path: str = _key(
         "on", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
     )
+    server_timing: bool = _key(
+        False, flag(), "Say in each answer where its time went; a request may ask with `X-Server-Timing: 1`."
+    )
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
     log_format: str = _key("text", choice("text", "json"), "Form of log lines.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from batchserve.core.request import Response
 from batchserve.errors import InternalError, ModelNotReady, RequestError
 from batchserve.frontend.replies import error_reply, ok_head
+from batchserve.frontend.timing import timing_headers
 from batchserve.frontend.v2 import known_answer
 
 if TYPE_CHECKING:
@@ -175,20 +176,20 @@ class Exchange:
         info = inference.info(self._model)
         accepted = self._head.accept_encoding
         if accepted is None and (known := known_answer(info, asked, result)) is not None:
-            self._send((known, None, known.parts))
+            self._send((known, None, known.parts), result)
             return
         try:
             if inference.is_heavy_answer(asked, result, accepted):
                 work = self._hot.loop.run_in_executor(
                     self._hot.executor, inference.write, info, asked, result, accepted
                 )
-                work.add_done_callback(self._written)
+                work.add_done_callback(partial(self._written, result))
                 return
-            self._send(inference.write(info, asked, result, accepted))
+            self._send(inference.write(info, asked, result, accepted), result)
         except RequestError as error:
             self._send_error(error)
 
-    def _written(self, future: asyncio.Future[Written]) -> None:
+    def _written(self, result: Response, future: asyncio.Future[Written]) -> None:
         """Send what a helper thread has encoded."""
         try:
             written = future.result()
@@ -198,15 +199,17 @@ class Exchange:
             _log.exception("bug while answering a request for model %s", self._model.name)
             self._send_error(InternalError("internal error; the server's log has the details"))
         else:
-            self._send(written)
+            self._send(written, result)
 
-    def _send(self, written: Written) -> None:
+    def _send(self, written: Written, result: Response) -> None:
         front = self._front
         if front is None:
             return
         answer, coding, parts = written
         size_bytes = sum(map(len, parts))
         extra = b"" if coding is None else b"Content-Encoding: %b\r\n" % coding.encode()
+        if self._head.wants_timing or self._hot.config.server_timing:
+            extra += b"".join(b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in timing_headers(result).items())
         is_closing = self._is_closing(front)
         head = ok_head(size_bytes, answer.json_length, extra, is_closing=is_closing)
         if size_bytes <= JOIN_BYTES:

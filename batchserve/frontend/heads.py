@@ -14,6 +14,7 @@ import httptools
 
 from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.routes import PROBES, find_route, is_plain_name
+from batchserve.frontend.timing import is_asked
 
 if TYPE_CHECKING:
     from batchserve.frontend.routes import Route
@@ -45,6 +46,7 @@ class Head:
         is_keep_alive: True if an HTTP/1.1 client keeps the connection; of others aiohttp decides.
         header_length: Value of `Inference-Header-Content-Length`, None if absent.
         accept_encoding: Value of `Accept-Encoding`, None if absent.
+        wants_timing: True if the answer shall say where its time went.
         path: The path as sent, for the access log.
     """
 
@@ -53,6 +55,7 @@ class Head:
     is_keep_alive: bool
     header_length: str | None
     accept_encoding: str | None
+    wants_timing: bool
     path: str
 
 
@@ -120,6 +123,7 @@ def parse_head(raw: bytes) -> Head:
         is_keep_alive=b"close" not in [token.strip() for token in named.get(b"connection", b"").lower().split(b",")],
         header_length=_text(named.get(b"inference-header-content-length")),
         accept_encoding=_text(named.get(b"accept-encoding")),
+        wants_timing=is_asked(_text(named.get(b"x-server-timing"))),
         path=path,
     )
 

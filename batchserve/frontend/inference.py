@@ -13,6 +13,7 @@ from batchserve.errors import InvalidRequest, Refused, RequestError
 from batchserve.frontend.body import Hold, MemoryBudget, read_content
 from batchserve.frontend.compression import choose_encoding, compress
 from batchserve.frontend.responses import body_response
+from batchserve.frontend.timing import ASK_HEADER, is_asked, timing_headers
 from batchserve.frontend.v2 import ModelInfo, decode, encode
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class Inference:
             headers[HEADER_LENGTH] = str(answer.json_length)
         if coding is not None:
             headers[hdrs.CONTENT_ENCODING] = coding
+        if self._config.server_timing or is_asked(_header(request, ASK_HEADER)):
+            headers |= timing_headers(response)
         return body_response(parts, headers)
 
     def read(self, info: ModelInfo, body: Buffer, header_length: str | None, arrival_s: float) -> tuple[Request, Asked]:
