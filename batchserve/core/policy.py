@@ -240,8 +240,12 @@ class Policy:
         """Say until when a part-filled batch of this shape may wait, and which limit that is."""
         delay_s = self.limits.max_queue_delay_s
         assert delay_s is not None, "only a configured delay holds"
-        timer_s = shape.oldest.ticket.request.arrival_s + delay_s
-        latest_s = shape.head.ticket.deadline_s - self.cost.mean(min(shape.rows + 1, self._max_rows))
+        head = shape.head
+        # Who was admitted first need not have arrived first: a large body is decoded while others overtake it. The head
+        # has the earliest deadline, which under one timeout is the earliest arrival.
+        oldest_s = min(shape.oldest.ticket.request.arrival_s, head.ticket.request.arrival_s)
+        timer_s = oldest_s + delay_s
+        latest_s = head.ticket.deadline_s - self.cost.mean(min(shape.rows + 1, self._max_rows))
         return (timer_s, "timer") if timer_s <= latest_s else (latest_s, "deadline")
 
     def _expire(self, now: float, decision: Decision) -> None:

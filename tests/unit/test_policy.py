@@ -158,6 +158,14 @@ def test_timer_counts_from_the_oldest_request_even_if_another_is_the_head() -> N
     assert policy.decide(0.4).wake_s == pytest.approx(0.5)
 
 
+def test_timer_counts_from_the_arrival_of_a_request_that_others_overtook_while_it_was_decoded() -> None:
+    """Found by Hypothesis (nightly): the head arrived a millisecond before those admitted before it."""
+    policy = make_policy(max_queue_delay_s=0.01, max_batch_size=4, timeout_s=0.5, allow_timeout_override=False)
+    for age_s in (0.0, 0.0, 0.001):
+        policy.arrive(make_request(arrival_s=100.0 - age_s), 100.0)
+    assert policy.decide(100.0).wake_s == pytest.approx(100.009)
+
+
 def test_hold_ends_in_time_for_the_deadline() -> None:
     policy = make_policy(max_queue_delay_s=1.0, points=((1, 0.1), (8, 0.1)))
     policy.arrive(make_request(timeout_s=0.5), 0.0)
