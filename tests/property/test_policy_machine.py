@@ -230,6 +230,10 @@ class PolicyMachine(RuleBasedStateMachine):
                 assert entry.rows > size - before, "passed over although it fitted"
 
     def check_progress(self) -> None:
+        deadlines = [entry.ticket.deadline_s for entry in self.policy.queue.everything()]
+        if deadlines:  # expiry has a timer of its own, also while every slot is busy
+            assert self.decision.wake_s is not None, "nobody would expire what waits"
+            assert self.decision.wake_s <= min(deadlines)
         idle = self.limits.slots - len(self.running)
         if not idle or not self.policy.queue.entries:
             return
