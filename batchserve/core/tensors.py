@@ -82,18 +82,15 @@ class ModelSignature:
         inputs: Required inputs first to last.
         outputs: Outputs first to last.
         max_batch_size: Rows in one run; 0 means no batch axis: a request is one whole run (batching.md section 3).
-        input_index: Position of each input by name.
         output_index: Position of each output by name.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
-    input_index: Mapping[str, int] = field(init=False)
     output_index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "input_index", {spec.name: i for i, spec in enumerate(self.inputs)})
         object.__setattr__(self, "output_index", {spec.name: i for i, spec in enumerate(self.outputs)})
 
     @property
