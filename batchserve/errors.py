@@ -19,6 +19,8 @@
         ├── UnsupportedEncoding         415  a Content-Encoding we do not read
         ├── Refused                     429  more work than can be done in time; has Retry-After
         │   ├── QueueFull                    max_queue_size rows are waiting
+        │   ├── TargetMissed                 it could not be answered within latency_target
+        │   ├── StandingQueue                overloaded for long: waiting only adds delay
         │   └── MemoryFull                   max_inflight_bytes of bodies are held
         ├── Unavailable                 503  leave this replica
         │   ├── ModelNotReady                known, but loading, failed or unloading
@@ -61,6 +63,8 @@ __all__ = [
     "RegionNotFound",
     "RequestError",
     "SlowRequest",
+    "StandingQueue",
+    "TargetMissed",
     "Unavailable",
     "UnsupportedEncoding",
 ]
@@ -212,6 +216,18 @@ class Refused(RequestError):
 
 class QueueFull(Refused):
     """`max_queue_size` rows of the model are waiting."""
+
+
+class TargetMissed(Refused):
+    """It is predicted that the request could not be answered within the model's `latency_target`."""
+
+    reason = "target"
+
+
+class StandingQueue(Refused):
+    """More has arrived than the model can answer for so long that a longer queue would only add delay."""
+
+    reason = "standing"
 
 
 class MemoryFull(Refused):
