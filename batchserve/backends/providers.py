@@ -18,6 +18,7 @@ __all__ = [
     "TENSORRT",
     "check_in_use",
     "cuda_devices",
+    "on_device",
     "options",
     "resolve",
 ]
@@ -47,6 +48,11 @@ SHORT_NAMES = {
 
 ACCELERATED = frozenset({CUDA, TENSORRT, "NvTensorRTRTXExecutionProvider"})
 """Providers that need the CUDA libraries."""
+
+NUMBERED = frozenset(
+    {CUDA, TENSORRT, "NvTensorRTRTXExecutionProvider", *(SHORT_NAMES[k] for k in ("rocm", "migraphx"))}
+)
+"""Providers that take the number of their device as the option `device_id`."""
 
 REMEDIES = {
     CUDA: "install batchserve[gpu] in place of batchserve[cpu]",
@@ -84,6 +90,36 @@ def resolve(
     return tuple(dict.fromkeys(names))
 
 
+def on_device(asked: Sequence[str], device: str | None) -> tuple[tuple[str, ...], int]:
+    """Settle which providers run on a configured device, and which number it has among theirs.
+
+    Args:
+        asked: As configured; `auto` alone becomes the device's own provider, since a device that is named must be used.
+        device: As configured, such as `cpu` or `cuda:1`; None leaves everything as it is.
+
+    Raises:
+        ModelLoadError: No provider has such devices, or the configured ones do not run on it.
+    """
+    if device is None:
+        return tuple(asked), 0
+    kind, _, digits = device.partition(":")
+    name, number = SHORT_NAMES.get(kind), int(digits or 0)
+    if name is None:
+        hint = did_you_mean(kind, SHORT_NAMES)
+        raise ModelLoadError(f"device = {device!r} is of no known kind: {hint or 'expected a device such as cuda:1'}")
+    if number and name not in NUMBERED:
+        raise ModelLoadError(f"device = {device!r} has a number, but devices of that kind have none: write {kind!r}")
+    if tuple(asked) in ((), ("auto",)):
+        return (kind,), number
+    first = SHORT_NAMES.get(asked[0], asked[0])
+    if first != name and not {first, name} <= ACCELERATED:
+        raise ModelLoadError(
+            f"providers = {list(asked)} does not run on device = {device!r}: expected {kind!r} first; "
+            "leave one of the two keys out"
+        )
+    return tuple(asked), number
+
+
 def check_in_use(asked: Sequence[str], wanted: Sequence[str], in_use: Sequence[str]) -> None:
     """Refuse a session in which a provider asked for by name is not in use.
 
@@ -107,17 +143,19 @@ def check_in_use(asked: Sequence[str], wanted: Sequence[str], in_use: Sequence[s
             )
 
 
-def options(name: str, *, is_dynamic: bool) -> dict[str, Any]:
+def options(name: str, *, is_dynamic: bool, device_number: int = 0) -> dict[str, Any]:
     """Give the options that a provider is created with.
 
     Args:
         name: The runtime's name of it.
         is_dynamic: True if the model has free axes. CUDA's default search tries every convolution algorithm again for
             each new shape, which would happen for each new batch size.
+        device_number: Which of the provider's devices.
     """
+    given: dict[str, Any] = {"device_id": str(device_number)} if device_number and name in NUMBERED else {}
     if name == CUDA and is_dynamic:
-        return {"cudnn_conv_algo_search": "HEURISTIC"}
-    return {}
+        given["cudnn_conv_algo_search"] = "HEURISTIC"
+    return given
 
 
 def cuda_devices() -> int:

@@ -110,7 +110,8 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
     except ConfigError as error:
         raise ModelLoadError(str(error)) from error
     _check_file(path)
-    wanted = providers.resolve(config.providers, runtime.get_available_providers())
+    asked, number = providers.on_device(config.providers, config.device)
+    wanted = providers.resolve(asked, runtime.get_available_providers())
     header = read_header(path)
     is_dynamic = header is None or header.is_dynamic
     cores = usable_cores()
@@ -125,13 +126,15 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
                 str(path),
                 session_options,
                 providers=list(wanted),
-                provider_options=[providers.options(name, is_dynamic=is_dynamic) for name in wanted],
+                provider_options=[
+                    providers.options(name, is_dynamic=is_dynamic, device_number=number) for name in wanted
+                ],
                 enable_fallback=0,
             )
         except Exception as error:  # the runtime's errors share no other base class
             raise ModelLoadError(_why_not_loaded(error, path)) from error
     in_use = session.get_providers()
-    providers.check_in_use(config.providers, wanted, in_use)
+    providers.check_in_use(asked, wanted, in_use)
     if providers.CUDA in wanted and providers.CUDA not in in_use:
         log.warning("a CUDA device is there but its provider could not be started: %s runs on the CPU", path)
         return open_session(path, replace(config, providers=("cpu",)))  # again, with threads for the CPU

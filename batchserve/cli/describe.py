@@ -116,8 +116,10 @@ def _time(seconds: float) -> str:
 def _limits(model: Model) -> str:
     limits = model.limits
     delay = "auto" if limits.max_queue_delay_s is None else format_duration(limits.max_queue_delay_s)
+    target = () if limits.latency_target_s is None else (f"latency_target {format_duration(limits.latency_target_s)}",)
     return ", ".join(
         (
+            *target,
             f"max_batch_size {limits.max_batch_size}",
             f"instances {limits.slots}",
             f"max_queue_size {limits.max_queue_size}",

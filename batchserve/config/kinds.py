@@ -13,9 +13,12 @@ from batchserve.config.units import BadValueError, format_duration, format_size,
 __all__ = [
     "Kind",
     "choice",
+    "device",
     "duration",
     "flag",
     "names",
+    "positive_number",
+    "row_counts",
     "size",
     "text",
     "toml_string",
@@ -25,6 +28,11 @@ __all__ = [
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
 _FALSE = frozenset({"false", "0", "no", "off"})
+
+_NUMBER = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{1,19})?")
+_SMALLEST, _LARGEST = 1e-6, 1e6
+_MOST_ROWS = 1 << 20
+_DEVICE = re.compile(r"(?P<kind>[a-z][a-z0-9_]{0,30})(:(?P<number>[0-9]{1,3}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +60,14 @@ def toml_string(value: object) -> str:
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
 
 
-def _with_auto(kind: Kind) -> Kind:
-    """Let `auto` stand for None: the server finds the value out."""
+def _with_word(kind: Kind, word: str) -> Kind:
+    """Let a word stand for None: `auto` where the server finds the value out, `none` where there is to be none."""
     return Kind(
-        name=f"{kind.name} or auto",
-        allowed=f"{kind.allowed}, or auto",
-        read=lambda value: None if value == "auto" else kind.read(value),
-        from_text=lambda given: "auto" if given.strip() == "auto" else kind.from_text(given),
-        show=lambda value: '"auto"' if value is None else kind.show(value),
+        name=f"{kind.name} or {word}",
+        allowed=f"{kind.allowed}, or {word}",
+        read=lambda value: None if value == word else kind.read(value),
+        from_text=lambda given: word if given.strip() == word else kind.from_text(given),
+        show=lambda value: f'"{word}"' if value is None else kind.show(value),
     )
 
 
@@ -78,8 +86,12 @@ def text() -> Kind:
     return Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
 
 
-def flag() -> Kind:
-    """True or false; as text also 1, 0, yes, no, on, off."""
+def flag(*, auto: bool = False) -> Kind:
+    """True or false; as text also 1, 0, yes, no, on, off.
+
+    Args:
+        auto: True if `auto` may be written and becomes None.
+    """
 
     def read(value: object) -> bool:
         if isinstance(value, bool):
@@ -90,7 +102,27 @@ def flag() -> Kind:
         word = given.strip().casefold()
         return True if word in _TRUE else False if word in _FALSE else given
 
-    return Kind("true or false", "true or false", read, from_text, lambda value: "true" if value else "false")
+    kind = Kind("true or false", "true or false", read, from_text, lambda value: "true" if value else "false")
+    return _with_word(kind, "auto") if auto else kind
+
+
+def positive_number() -> Kind:
+    """A number above 0, whole or not."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            is_number_in_quotes = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
+            raise BadValueError("is not a number", "write it without quotes" if is_number_in_quotes else "")
+        if value <= 0:
+            raise BadValueError("is not above 0")
+        if not _SMALLEST <= value <= _LARGEST:
+            raise BadValueError("is out of all proportion")
+        return float(value)
+
+    def from_text(given: str) -> object:
+        return float(given) if _NUMBER.fullmatch(given.strip()) else given
+
+    return Kind("number above 0", "a number above 0, such as 1, 2.5 or 0.1", read, from_text, repr)
 
 
 def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False) -> Kind:
@@ -117,7 +149,7 @@ def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False
         return int(given) if re.fullmatch(r"[ \t]*[+-]?[0-9]{1,19}[ \t]*", given) else given
 
     kind = Kind("whole number", f"a whole number from {least} to {most}", read, from_text, str)
-    return _with_auto(kind) if auto else kind
+    return _with_word(kind, "auto") if auto else kind
 
 
 def _with_unit(value: object, parse: Callable[[str], Any], example: str) -> Any:
@@ -132,12 +164,12 @@ def _with_unit(value: object, parse: Callable[[str], Any], example: str) -> Any:
     raise BadValueError("has no unit", f'write "{value}{example}" if that is what you mean')
 
 
-def duration(*, positive: bool = False, auto: bool = False) -> Kind:
+def duration(*, positive: bool = False, word: str = "") -> Kind:
     """A duration with its unit.
 
     Args:
         positive: True if 0 is refused.
-        auto: True if `auto` may be written and becomes None.
+        word: May be written in its place and becomes None: `auto` or `none`.
     """
 
     def read(value: object) -> float:
@@ -154,7 +186,7 @@ def duration(*, positive: bool = False, auto: bool = False) -> Kind:
         lambda given: given,
         lambda seconds: toml_string(format_duration(seconds)),
     )
-    return _with_auto(kind) if auto else kind
+    return _with_word(kind, word) if word else kind
 
 
 def size(*, positive: bool = False) -> Kind:
@@ -192,7 +224,7 @@ def choice(*values: str) -> Kind:
     return Kind(listed, listed, read, lambda given: given.strip(), toml_string)
 
 
-def _listed(given: str) -> object:
+def _listed(given: str) -> list[str]:
     """Split text at commas; text in TOML's brackets keeps its brackets away."""
     stripped = given.strip()
     if stripped.startswith("[") and stripped.endswith("]"):
@@ -220,6 +252,47 @@ def names() -> Kind:
         return "[" + ", ".join(toml_string(name) for name in value) + "]"
 
     return Kind("list of names", "a name or a list of names, most preferred first", read, _listed, show)
+
+
+def row_counts() -> Kind:
+    """A list of numbers of rows, none at all for `[]` or `none`; the field's value is ascending, each once."""
+
+    def read(value: object) -> tuple[int, ...]:
+        if value == "none":
+            return ()
+        parts = value if isinstance(value, list) else [value]
+        numbers = [part for part in parts if isinstance(part, int) and not isinstance(part, bool)]
+        if len(numbers) < len(parts):
+            raise BadValueError("is not a list of whole numbers")
+        for part in numbers:
+            if not 1 <= part <= _MOST_ROWS:
+                raise BadValueError(f"has {part} in it, which is no number of rows", "rows count from 1")
+        return tuple(sorted(set(numbers)))
+
+    def from_text(given: str) -> object:
+        parts = [part for part in _listed(given) if part] if given.strip() != "none" else []
+        is_numbers = all(re.fullmatch(r"[+-]?[0-9]{1,19}", part) for part in parts)
+        return [int(part) for part in parts] if is_numbers and (parts or given.strip() in ("none", "[]")) else given
+
+    return Kind("list of rows", "whole numbers of rows such as [4, 8], or none", read, from_text, _show_rows)
+
+
+def _show_rows(rows: Sequence[int]) -> str:
+    return "[" + ", ".join(map(str, rows)) + "]"
+
+
+def device() -> Kind:
+    """A device, or `auto`; the field's value leaves out the number of the first: `cuda:0` is `cuda`."""
+
+    def read(value: object) -> str:
+        match = _DEVICE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise BadValueError("is not a device")
+        number = int(match["number"] or 0)
+        return f"{match['kind']}:{number}" if number else match["kind"]
+
+    kind = Kind("device", "a device such as cpu, cuda or cuda:1", read, lambda given: given.strip(), toml_string)
+    return _with_word(kind, "auto")
 
 
 def version_policy() -> Kind:

@@ -11,7 +11,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
-from batchserve.config.kinds import Kind, choice, duration, flag, names, size, text, version_policy, whole_number
+from batchserve.config.kinds import (
+    Kind,
+    choice,
+    device,
+    duration,
+    flag,
+    names,
+    positive_number,
+    row_counts,
+    size,
+    text,
+    version_policy,
+    whole_number,
+)
 
 __all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
 
@@ -127,11 +140,21 @@ class ModelConfig:
         "Most rows in one run. `1` runs every row alone, `0` runs every request whole; `auto` asks the model, and is "
         "`32` where it can batch.",
     )
+    latency_target_s: float | None = _key(
+        None,
+        duration(positive=True, word="none"),
+        "Time within which an answer is worth something, from the request's last byte until the answer is ready.",
+    )
+    shed: bool | None = _key(
+        None,
+        flag(auto=True),
+        "Refuse requests that are predicted to miss `latency_target`; `auto` does so if there is one.",
+    )
     timeout_s: float = _key(60.0, duration(), "Longest time from a request's arrival until its run begins.")
     allow_timeout_override: bool = _key(True, flag(), "Let a request ask for a shorter `timeout`.")
     max_queue_delay_s: float | None = _key(
         None,
-        duration(auto=True),
+        duration(word="auto"),
         "How long a batch that could start is held for more rows. `0` and `auto` never hold; a duration is the classic "
         "timer.",
     )
@@ -140,12 +163,35 @@ class ModelConfig:
         whole_number(1, _MOST, zero_is="a queue of no rows could serve nothing; use auto for the default", auto=True),
         "Most rows waiting. `auto` is the larger of `1024` and 32 times `max_batch_size`.",
     )
+    preferred_batch_sizes: tuple[int, ...] = _key(
+        (), row_counts(), "Sizes that the model runs best at; a batch is cut to one of them where that delays nothing."
+    )
     instances: int = _key(1, whole_number(1, 1024), "Batches of the model that may run at once.")
+    device: str | None = _key(
+        None,
+        device(),
+        "Where the model runs: models with the same value share its slots. `auto` is the first device of the provider "
+        "in use.",
+    )
+    device_slots: int | None = _key(
+        None,
+        whole_number(1, 1024, auto=True),
+        "Batches of all models that may run at once on the device. `auto` is the most `instances` of its models on an "
+        "accelerator; on a CPU the usable cores divided by the largest `intra_op_threads`, at least `2`.",
+    )
+    weight: float = _key(
+        1.0, positive_number(), "Share of a device that several models want, relative to the others' weights."
+    )
     priority_levels: int = _key(1, whole_number(1, 1000), "Levels of importance, from `1`, the most important.")
     split_large: bool = _key(True, flag(), "Cut a request with more rows than `max_batch_size` into several runs.")
     isolate_failures: bool = _key(True, flag(), "When a batch fails, run its halves to find the guilty requests.")
     drain_timeout_s: float = _key(30.0, duration(), "Time for queued work on unload, reload and shutdown.")
     warmup_budget_s: float = _key(5.0, duration(), "Time for the runs at load that measure the model; `0` makes none.")
+    run_timeout_s: float = _key(
+        60.0,
+        duration(positive=True),
+        "A run that takes longer than this, and than ten times what it should, counts as stuck.",
+    )
     providers: tuple[str, ...] = _key(
         ("auto",), names(), "Execution providers, most preferred first; `auto` takes the best that works."
     )

@@ -20,6 +20,7 @@ from batchserve.config.layers import (
 )
 from batchserve.config.names import did_you_mean, listing, variable_part
 from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
+from batchserve.config.together import check_together
 from batchserve.config.triton import read_config_pbtxt
 from batchserve.config.units import format_duration
 from batchserve.errors import ConfigError
@@ -122,7 +123,7 @@ class Settings:
             folder: Where its `model.toml` and `config.pbtxt` may lie, or None.
 
         Raises:
-            ConfigError: One of the two files cannot be used.
+            ConfigError: One of the two files cannot be used, or two values cannot be together.
         """
         settings = self.resolve(name, folder)
         for warning in settings.warnings:
@@ -133,7 +134,7 @@ class Settings:
         """Do as `model`, and say where each value came from instead of logging.
 
         Raises:
-            ConfigError: One of the two files cannot be used.
+            ConfigError: One of the two files cannot be used, or two values cannot be together.
         """
         own, inputs, outputs, warnings = _folder_tables(name, folder)
         part = variable_part(name)
@@ -148,6 +149,7 @@ class Settings:
             self._file.defaults,
         )
         entries["drain_timeout"] = self._bounded(entries["drain_timeout"])
+        warnings += check_together(entries)
         config = ModelConfig(**_fields(entries), inputs=inputs, outputs=outputs)
         return ModelSettings(config, entries, warnings)
 

@@ -1,64 +1,27 @@
-"""What a `config.pbtxt` says to us: the fields of Triton's ModelConfig that are read, and the names of the others.
+"""What a `config.pbtxt` says to us: the fields of Triton's ModelConfig that are read.
 
-Source of the names: triton-inference-server/common, `protobuf/model_config.proto` (July 2026). Zeros mean "not set", as
-they do there.
+Zeros mean "not set", as they do there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from batchserve.config.names import did_you_mean, listing
 from batchserve.config.pbtxt import Field, Message, Scalar, Word, parse
 from batchserve.config.schema import MODEL_KEYS, DeclaredTensor
+from batchserve.config.triton_fields import DATA_TYPES, KNOWN_FIELDS, LISTS, NOT_SET
 from batchserve.config.units import BadValueError
 from batchserve.errors import ConfigError
 
-__all__ = ["KNOWN_FIELDS", "TritonConfig", "read_config_pbtxt"]
-
-KNOWN_FIELDS: Mapping[str, frozenset[str]] = {
-    message: frozenset(names.split())
-    for message, names in {
-        "ModelConfig": """
-            name platform backend runtime version_policy max_batch_size input output batch_input batch_output
-            optimization dynamic_batching sequence_batching ensemble_scheduling instance_group default_model_filename
-            cc_model_filenames metric_tags parameters model_warmup model_operations model_transaction_policy
-            model_repository_agents response_cache model_metrics
-        """,
-        "ModelInput": """
-            name data_type format dims reshape is_shape_tensor allow_ragged_batch optional is_non_linear_format_io
-        """,
-        "ModelOutput": "name data_type dims reshape label_filename is_shape_tensor is_non_linear_format_io",
-        "ModelDynamicBatching": """
-            preferred_batch_size max_queue_delay_microseconds preserve_ordering priority_levels default_priority_level
-            default_queue_policy priority_queue_policy
-        """,
-        "ModelInstanceGroup": "name kind count rate_limiter gpus secondary_devices profile passive host_policy",
-        "ModelVersionPolicy": "latest all specific",
-        "Latest": "num_versions",
-        "All": "",
-        "Specific": "versions",
-    }.items()
-}
-"""Every field that Triton knows, by message; only of messages that we look into."""
-
-_DATA_TYPES = tuple(
-    f"TYPE_{name}"
-    for name in (
-        *("INVALID", "BOOL", "UINT8", "UINT16", "UINT32", "UINT64", "INT8", "INT16", "INT32", "INT64"),
-        *("FP16", "FP32", "FP64", "STRING", "BF16"),
-    )
-)
-"""In the order of their enum numbers, which may stand for them."""
-
-_NOT_SET: tuple[Scalar, ...] = (0, "", Word("false"), Word("KIND_AUTO"), Word("FORMAT_NONE"), Word("TYPE_INVALID"))
-_LISTS = frozenset({"gpus", "preferred_batch_size", "profile"})
-"""Repeated plain fields we do not use: a zero in a list is a value."""
+__all__ = ["TritonConfig", "read_config_pbtxt"]
 
 _PLATFORMS = ("onnxruntime_onnx",)
 _BACKENDS = ("onnxruntime",)
+_TRUE: tuple[Scalar, ...] = (1, Word("true"), Word("True"), Word("t"))
+_FALSE: tuple[Scalar, ...] = (0, Word("false"), Word("False"), Word("f"))
 
 
 @dataclass(slots=True)
@@ -153,7 +116,7 @@ class _Reading:
                 known = KNOWN_FIELDS[kind]
                 near = did_you_mean(entry.name, known) or (f"known are {listing(known)}" if known else "it has none")
                 raise self._error(entry, f"unknown field {entry.name!r} in {kind}; {near}")
-            elif entry.name in _LISTS or entry.value not in _NOT_SET:
+            elif entry.name in LISTS or entry.value not in NOT_SET:
                 self._not_used(f"{path}{entry.name}")
         return found
 
@@ -199,11 +162,54 @@ class _Reading:
 
     def _dynamic_batching(self, at: Field) -> None:
         fields = self._fields(
-            self._message(at), "ModelDynamicBatching", "dynamic_batching.", "max_queue_delay_microseconds"
+            self._message(at),
+            "ModelDynamicBatching",
+            "dynamic_batching.",
+            *("max_queue_delay_microseconds", "preferred_batch_size*"),
+            *("priority_levels", "default_priority_level", "default_queue_policy"),
         )
         for delay in fields["max_queue_delay_microseconds"]:
             if (microseconds := self._int(delay)) != 0:
                 self._set("max_queue_delay", f"{microseconds}us", delay)
+        if preferred := fields["preferred_batch_size"]:
+            self._set("preferred_batch_sizes", [self._rows(size) for size in preferred], preferred[0])
+        levels = 1
+        for given in fields["priority_levels"]:
+            if levels := self._int(given):
+                self._set("priority_levels", levels, given)
+        for default in fields["default_priority_level"]:
+            if self._int(default) not in (0, (levels + 1) // 2):  # ours is always the middle one
+                self._not_used(f"dynamic_batching.{default.name}")
+        for policy in fields["default_queue_policy"]:
+            self._queue_policy(policy, "dynamic_batching.default_queue_policy.")
+
+    def _rows(self, at: Field) -> int:
+        if (rows := self._int(at)) < 1:
+            raise self._error(at, f"{at.name} is {rows}; expected 1 row or more")
+        return rows
+
+    def _queue_policy(self, at: Field, path: str) -> None:
+        """Read the limits of the queue; a time-out that only puts requests behind the others is none of ours."""
+        fields = self._fields(
+            self._message(at),
+            "ModelQueuePolicy",
+            path,
+            *("timeout_action", "default_timeout_microseconds", "allow_timeout_override", "max_queue_size"),
+        )
+        is_refusing = all(action.value in (0, Word("REJECT")) for action in fields["timeout_action"])
+        for unused in () if is_refusing else (*fields["timeout_action"], *fields["default_timeout_microseconds"]):
+            self._not_used(f"{path}{unused.name}")
+        for timeout in fields["default_timeout_microseconds"] if is_refusing else ():
+            if (microseconds := self._int(timeout)) != 0:
+                self._set("timeout", f"{microseconds}us", timeout)
+        for override in fields["allow_timeout_override"]:
+            if override.value in _TRUE:
+                self._set("allow_timeout_override", True, override)
+            elif override.value not in _FALSE:
+                raise self._error(override, f"{override.name} is {_shown(override.value)}; expected true or false")
+        for size in fields["max_queue_size"]:
+            if (most := self._int(size)) != 0:
+                self._set("max_queue_size", most, size)
 
     def _instance_groups(self, groups: list[Field]) -> None:
         """Add the groups' counts up; a group without one counts as one."""
@@ -246,12 +252,12 @@ class _Reading:
 
     def _data_type(self, at: Field) -> str:
         value = at.value
-        if isinstance(value, int) and 0 <= value < len(_DATA_TYPES):
-            value = Word(_DATA_TYPES[value])
-        if not isinstance(value, Word) or value.name not in _DATA_TYPES:
-            near = did_you_mean(value.name, _DATA_TYPES) if isinstance(value, Word) else ""
+        if isinstance(value, int) and 0 <= value < len(DATA_TYPES):
+            value = Word(DATA_TYPES[value])
+        if not isinstance(value, Word) or value.name not in DATA_TYPES:
+            near = did_you_mean(value.name, DATA_TYPES) if isinstance(value, Word) else ""
             raise self._error(
-                at, f"data_type is {_shown(at.value)}; {near or 'expected one of ' + ', '.join(_DATA_TYPES[1:])}"
+                at, f"data_type is {_shown(at.value)}; {near or 'expected one of ' + ', '.join(DATA_TYPES[1:])}"
             )
         return "" if value.name == "TYPE_INVALID" else value.name
 

@@ -25,6 +25,11 @@ class Limits:
         split_large: True if larger requests are cut into several runs.
         isolate_failures: True if a failed batch is run again in halves.
         slots: Batches of this model that may run at once.
+        latency_target_s: Seconds within which an answer is worth something; None if nothing was said.
+        shed: True if requests predicted to miss the target are refused.
+        preferred_batch_sizes: Rows the model runs best at, ascending, none above `max_batch_size`.
+        weight: Share of a device, relative to the other models' weights.
+        run_timeout_s: A run that takes longer, and longer than ten times what it should, is stuck.
     """
 
     max_batch_size: int
@@ -36,6 +41,11 @@ class Limits:
     split_large: bool = True
     isolate_failures: bool = True
     slots: int = 1
+    latency_target_s: float | None = None
+    shed: bool = False
+    preferred_batch_sizes: tuple[int, ...] = ()
+    weight: float = 1.0
+    run_timeout_s: float = 60.0
 
     @property
     def run_rows(self) -> int:

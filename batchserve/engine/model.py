@@ -69,6 +69,11 @@ class Model:
         )
         self._listeners = listeners
         limits = _limits(config, self.signature.max_batch_size)
+        if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
+            logger.warning(
+                "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
+                *(self.name, self.version, ", ".join(map(str, larger)), limits.run_rows),
+            )
         self.curve = measured.points
         self._policy = Policy(self.name, limits, CostModel(measured.points, limits.timeout_s))
         self._scheduler = Scheduler(
@@ -251,6 +256,11 @@ def _limits(config: ModelConfig, max_batch_size: int) -> Limits:
         split_large=config.split_large,
         isolate_failures=config.isolate_failures,
         slots=config.instances,
+        latency_target_s=config.latency_target_s,
+        shed=config.latency_target_s is not None if config.shed is None else config.shed,
+        preferred_batch_sizes=tuple(rows for rows in config.preferred_batch_sizes if rows <= max(1, max_batch_size)),
+        weight=config.weight,
+        run_timeout_s=config.run_timeout_s,
     )
 
 

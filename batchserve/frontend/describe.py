@@ -60,8 +60,7 @@ def model_config(model: Model) -> dict[str, object]:
     """Write a model's configuration as Triton does, so that its tools can read it.
 
     `dynamic_batching` is there exactly if rows of different requests may share a run: perf_analyzer takes it as the
-    sign of the scheduler. Its `preferred_batch_size` is left out, since there are none. What Triton has no field for
-    stands in `parameters`, in Triton's form for them.
+    sign of the scheduler. What Triton has no field for stands in `parameters`, in Triton's form for them.
     """
     signature = model.signature
     config: dict[str, object] = {
@@ -76,7 +75,10 @@ def model_config(model: Model) -> dict[str, object]:
         "parameters": {key: {"string_value": value} for key, value in _parameters(model).items()},
     }
     if signature.max_batch_size > 1:
-        config["dynamic_batching"] = {"max_queue_delay_microseconds": round((model.max_queue_delay_s or 0.0) * 1e6)}
+        config["dynamic_batching"] = {
+            **({"preferred_batch_size": list(preferred)} if (preferred := model.limits.preferred_batch_sizes) else {}),
+            "max_queue_delay_microseconds": round((model.max_queue_delay_s or 0.0) * 1e6),
+        }
     return config
 
 

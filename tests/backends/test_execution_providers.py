@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from batchserve.backends.providers import CPU, CUDA, SHORT_NAMES, TENSORRT, check_in_use, cuda_devices, options, resolve
+from batchserve.backends.providers import (
+    CPU,
+    CUDA,
+    SHORT_NAMES,
+    TENSORRT,
+    check_in_use,
+    cuda_devices,
+    on_device,
+    options,
+    resolve,
+)
 from batchserve.errors import ModelLoadError
 
 PLAIN = ["AzureExecutionProvider", CPU]
@@ -78,6 +88,48 @@ def test_cuda_does_not_search_algorithms_for_every_batch_size():
     assert options(CUDA, is_dynamic=True) == {"cudnn_conv_algo_search": "HEURISTIC"}
     assert options(CUDA, is_dynamic=False) == {}
     assert options(CPU, is_dynamic=True) == {}
+
+
+def test_a_numbered_device_is_told_to_the_providers_that_have_several():
+    assert options(CUDA, is_dynamic=True, device_number=2) == {
+        "device_id": "2",
+        "cudnn_conv_algo_search": "HEURISTIC",
+    }
+    assert options(TENSORRT, is_dynamic=True, device_number=1) == {"device_id": "1"}
+    assert options(CPU, is_dynamic=True, device_number=1) == {}
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "wanted"),
+    [
+        (("auto",), None, (("auto",), 0)),
+        (("auto",), "cpu", (("cpu",), 0)),
+        ((), "cuda:1", (("cuda",), 1)),
+        (("cuda", "cpu"), "cuda:3", (("cuda", "cpu"), 3)),
+        (("tensorrt", "cuda"), "cuda:1", (("tensorrt", "cuda"), 1)),
+        ((CPU,), "cpu", ((CPU,), 0)),
+    ],
+)
+def test_device_chooses_the_provider_and_its_number(
+    asked: tuple[str, ...], device: str | None, wanted: tuple[tuple[str, ...], int]
+):
+    assert on_device(asked, device) == wanted
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "words"),
+    [
+        (("auto",), "cudda", "device = 'cudda' is of no known kind: did you mean 'cuda'?"),
+        (("auto",), "xyz", "expected a device such as cuda:1"),
+        (("auto",), "cpu:1", "write 'cpu'"),
+        (("cpu",), "cuda:1", r"providers = ['cpu'] does not run on device = 'cuda:1': expected 'cuda' first"),
+        (("auto", "cpu"), "cuda", "does not run on device = 'cuda'"),
+    ],
+)
+def test_device_that_cannot_be_used_says_what_can(asked: tuple[str, ...], device: str, words: str):
+    with pytest.raises(ModelLoadError) as caught:
+        on_device(asked, device)
+    assert words in str(caught.value)
 
 
 def test_counting_devices_never_fails():

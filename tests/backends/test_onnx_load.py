@@ -326,3 +326,29 @@ def test_provider_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
     assert session.facts["intra_op_threads"] == "5"
     assert "could not be started" in caplog.text
     session.close()
+
+
+def test_device_that_the_runtime_does_not_have_is_a_reason(tmp_path: Path):
+    """A device that is named must be used: no quiet run on another one."""
+    assert "provider 'openvino' is not in the installed" in refused_model(tmp_path, models.mlp(), device="openvino")
+    assert "write 'cpu'" in refused_model(tmp_path, models.mlp(), device="cpu:1")
+
+
+def test_device_is_told_to_the_provider(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`cuda:1` becomes CUDA's option `device_id`; a stand-in is needed where there is no such device."""
+    real, seen = onnxruntime.InferenceSession, []
+
+    def record(path: str, options: onnxruntime.SessionOptions, **arguments: object) -> object:
+        seen.append((arguments["providers"], arguments["provider_options"]))
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", record)
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    assert "CUDAExecutionProvider could not be started" in refused_model(tmp_path, models.mlp(), device="cuda:1")
+    OnnxBackend().load(ModelFile("m", 1, tmp_path / "model.onnx"), ModelConfig(device="cpu")).close()
+    assert seen == [
+        (["CUDAExecutionProvider"], [{"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}]),
+        (["CPUExecutionProvider"], [{}]),
+    ]

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.triton_schema import model_config_class
 
 from batchserve.config.pbtxt import Message, Scalar, Word, parse
-from batchserve.config.triton import KNOWN_FIELDS, read_config_pbtxt
+from batchserve.config.triton import read_config_pbtxt
+from batchserve.config.triton_fields import KNOWN_FIELDS
 from batchserve.errors import ConfigError
 
 NAMES = st.sampled_from(["a", "max_batch_size", "Dims2", "_x", "inf", "true"])

@@ -36,7 +36,22 @@ from batchserve.errors import ConfigError
         ("[models.a]\nversion_policy = []", ["names no version"]),
         ("[models.a]\nversion_policy = 'latest:0'", ["serves no version"]),
         ("[models.a]\nproviders = ['x', 'x']", ["models.a.providers = ['x', 'x'] has 'x' twice"]),
-        ("[models.a]\nlatency_target = '5ms'", ["unknown key models.a.latency_target (= '5ms')"]),
+        (
+            "[models.a]\nlatency_target = 0",
+            ["models.a.latency_target = 0 is not longer than 0", "5ms, 2s or 1m, or none"],
+        ),
+        ("[models.a]\nlatency_target = 'auto'", ["models.a.latency_target = 'auto'", "or none"]),
+        ("[models.a]\nlatency_tarket = '5ms'", ["unknown key models.a.latency_tarket", "'latency_target'?"]),
+        ("[models.a]\nshed = 'no'", ["models.a.shed = 'no' is neither true nor false", "or auto"]),
+        ("[models.a]\nweight = 0", ["models.a.weight = 0 is not above 0", "a number above 0"]),
+        ("[models.a]\nweight = -1.5", ["models.a.weight = -1.5 is not above 0"]),
+        ("[models.a]\nweight = nan", ["models.a.weight = nan is out of all proportion"]),
+        ("[models.a]\nweight = '2'", ["models.a.weight = '2' is not a number", "without quotes"]),
+        ("[models.a]\npreferred_batch_sizes = [4, 0]", ["has 0 in it", "rows count from 1", "such as [4, 8]"]),
+        ("[models.a]\npreferred_batch_sizes = '4'", ["is not a list of whole numbers"]),
+        ("[models.a]\ndevice = 'GPU 1'", ["models.a.device = 'GPU 1' is not a device", "cuda:1, or auto"]),
+        ("[models.a]\ndevice_slots = 0", ["models.a.device_slots = 0 is too small", "or auto"]),
+        ("[models.a]\nrun_timeout = 0", ["models.a.run_timeout = 0 is not longer than 0"]),
         ("[models.a.b]\ntimeout = '5s'", ["models.a.b is a table", 'write [models."a.b"]']),
         ("[models]\ntimeout = '5s'", ["models.timeout = '5s' is not a table"]),
         ("[model.a]\ntimeout = '5s'", ["unknown table or key model", "did you mean 'models'?"]),
@@ -141,3 +156,53 @@ def test_number_beside_a_control_character_is_refused_not_a_crash(text: str) -> 
     """Found by Hypothesis: `\\s` matches separators that int() does not read."""
     with pytest.raises(ConfigError, match=r"defaults\.instances"):
         Settings.load(None, [f"defaults.instances={text}"], {})
+
+
+@pytest.mark.parametrize(
+    ("own", "parts"),
+    [
+        (
+            'latency_target = "2s"\ntimeout = "1s"',
+            [
+                'latency_target = "2s" (from ',
+                'is longer than timeout = "1s" (from ',
+                "expected at most the timeout",
+                "lower latency_target or raise timeout",
+            ],
+        ),
+        ('latency_target = "61s"', ['timeout = "60s" (from built-in)']),
+        (
+            "max_batch_size = 8\npreferred_batch_sizes = [4, 16]",
+            [
+                "preferred_batch_sizes = [4, 16] (from ",
+                "has 16 in it",
+                "max_batch_size = 8 (from ",
+                "raise max_batch_size",
+            ],
+        ),
+        ("max_batch_size = 0\npreferred_batch_sizes = 2", ["has 2 in it, more than max_batch_size = 0"]),
+    ],
+)
+def test_values_that_cannot_be_together_are_refused_with_both_their_places(
+    own: str, parts: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "model.toml").write_text(own)
+    with pytest.raises(ConfigError) as caught:
+        Settings.load().resolve("a", tmp_path)
+    for part in parts:
+        assert part in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_values_that_a_stronger_place_mends_are_accepted(tmp_path: Path) -> None:
+    """The file's target alone would be longer than the default timeout."""
+    (tmp_path / "model.toml").write_text('timeout = "3m"\nmax_batch_size = 16\n')
+    settings = Settings.load(sets=["models.a.latency_target=2m", "defaults.preferred_batch_sizes=16,8,8"])
+    config = settings.model("a", tmp_path)
+    assert (config.latency_target_s, config.timeout_s, config.preferred_batch_sizes) == (120.0, 180.0, (8, 16))
+
+
+def test_shedding_without_a_target_is_warned_of() -> None:
+    (warning,) = Settings.load(sets=["models.a.shed=true"]).resolve("a").warnings
+    assert "shed = true (from --set models.a.shed) refuses nothing without a latency_target" in warning
+    assert "set latency_target or leave shed out" in warning

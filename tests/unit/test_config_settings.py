@@ -204,7 +204,7 @@ def test_pbtxt_declares_tensors_and_its_unused_fields_make_one_warning(
         input { name: "x" data_type: TYPE_FP32 dims: [ 64 ] }
         output [ { name: "p" } ]
         instance_group [ { count: 2 kind: KIND_CPU }, { kind: KIND_GPU gpus: [ 0 ] } ]
-        dynamic_batching { preferred_batch_size: [ 4, 8 ] }
+        dynamic_batching { preferred_batch_size: [ 4, 8 ] preserve_ordering: true }
         """,
     )
     with caplog.at_level(logging.WARNING, logger="batchserve.config"):
@@ -212,7 +212,36 @@ def test_pbtxt_declares_tensors_and_its_unused_fields_make_one_warning(
     assert config.inputs == (DeclaredTensor("x", "TYPE_FP32", (64,), leaves_out_batch=True),)
     assert config.inputs[0].shape == (-1, 64)
     assert config.outputs == (DeclaredTensor("p", leaves_out_batch=True),)
-    assert (config.max_batch_size, config.instances) == (8, 3)
+    assert (config.max_batch_size, config.instances, config.preferred_batch_sizes) == (8, 3, (4, 8))
     (record,) = caplog.records
-    for name in ("instance_group.kind", "instance_group.gpus", "dynamic_batching.preferred_batch_size"):
+    for name in ("instance_group.kind", "instance_group.gpus", "dynamic_batching.preserve_ordering"):
         assert name in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("written", "field", "value"),
+    [
+        ("latency_target=none", "latency_target_s", None),
+        ("latency_target=50ms", "latency_target_s", 0.05),
+        ("shed=off", "shed", False),
+        ("shed=auto", "shed", None),
+        ("weight=2.5", "weight", 2.5),
+        ("weight=3", "weight", 3.0),
+        ("preferred_batch_sizes=8,4", "preferred_batch_sizes", (4, 8)),
+        ("preferred_batch_sizes=[4, 8]", "preferred_batch_sizes", (4, 8)),
+        ("preferred_batch_sizes=none", "preferred_batch_sizes", ()),
+        ("preferred_batch_sizes=[]", "preferred_batch_sizes", ()),
+        ("device=cuda:0", "device", "cuda"),
+        ("device=cuda:1", "device", "cuda:1"),
+        ("device=auto", "device", None),
+        ("device_slots=4", "device_slots", 4),
+        ("run_timeout=5s", "run_timeout_s", 5.0),
+    ],
+)
+def test_values_of_the_scheduler_are_read_from_text(written: str, field: str, value: object) -> None:
+    """Each replaces another value, which stands in a weaker place."""
+    weaker = ["latency_target=1s", "shed=true", "weight=9", "preferred_batch_sizes=2", "device=cpu", "device_slots=9"]
+    settings = Settings.load(
+        sets=[f"models.a.{written}", *(f"defaults.{each}" for each in (*weaker, "run_timeout=9s"))]
+    )
+    assert getattr(settings.model("a"), field) == value

@@ -86,6 +86,51 @@ def test_delay_is_read_in_microseconds() -> None:
     assert values("dynamic_batching { max_queue_delay_microseconds: 1500 }") == {"max_queue_delay": 0.0015}
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("preferred_batch_size: [ 8, 4 ]", {"preferred_batch_sizes": (4, 8)}),
+        ("preferred_batch_size: 8 preferred_batch_size: 16", {"preferred_batch_sizes": (8, 16)}),
+        ("priority_levels: 3 default_priority_level: 2", {"priority_levels": 3}),
+        ("priority_levels: 0", {}),
+        (
+            "default_queue_policy { default_timeout_microseconds: 250000 allow_timeout_override: 1 max_queue_size: 9 }",
+            {"timeout": 0.25, "allow_timeout_override": True, "max_queue_size": 9},
+        ),
+        ("default_queue_policy { timeout_action: REJECT default_timeout_microseconds: 9000000 }", {"timeout": 9.0}),
+        (
+            "default_queue_policy { timeout_action: 0 default_timeout_microseconds: 0 allow_timeout_override: false }",
+            {},
+        ),
+    ],
+)
+def test_fields_of_the_batcher_become_our_keys(text: str, expected: dict[str, object]) -> None:
+    found = read(f"dynamic_batching {{ {text} }}")
+    assert {key: value for key, (value, _) in found.values.items()} == expected
+    assert found.unused == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "unused"),
+    [
+        ("priority_levels: 3 default_priority_level: 1", {"priority_levels": 3}, ["default_priority_level"]),
+        (
+            "default_queue_policy { timeout_action: DELAY default_timeout_microseconds: 5 max_queue_size: 7 }",
+            {"max_queue_size": 7},
+            ["default_queue_policy.timeout_action", "default_queue_policy.default_timeout_microseconds"],
+        ),
+        ("priority_queue_policy { key: 1 value: { max_queue_size: 3 } }", {}, ["priority_queue_policy"]),
+    ],
+)
+def test_fields_of_the_batcher_that_mean_nothing_here_are_named(
+    text: str, expected: dict[str, object], unused: list[str]
+) -> None:
+    """A time-out that only puts a request behind the others must not become one that ends it."""
+    found = read(f"dynamic_batching {{ {text} }}")
+    assert {key: value for key, (value, _) in found.values.items()} == expected
+    assert found.unused == [f"dynamic_batching.{name}" for name in unused]
+
+
 def test_enum_numbers_stand_for_their_names() -> None:
     (tensor,) = read('input { name: "x" data_type: 11 }').inputs
     assert tensor.data_type == "TYPE_FP32"
@@ -156,6 +201,10 @@ def test_the_usual_file_name_needs_no_warning() -> None:
         ("instance_group { count: -1 }", "count is -1; expected 1 or more, or 0 for the default"),
         ("instance_group { count: 5000 }", "count is 5000, which is too large"),
         ("dynamic_batching { max_queue_delay_microseconds: -5 }", "is -5, which is negative"),
+        ("dynamic_batching { preferred_batch_size: [ 4, 0 ] }", "preferred_batch_size is 0; expected 1 row or more"),
+        ("dynamic_batching { priority_levels: 5000 }", "priority_levels is 5000, which is too large"),
+        ("dynamic_batching { default_queue_policy { max_queue: 1 } }", "unknown field 'max_queue' in ModelQueuePolicy"),
+        ("dynamic_batching { default_queue_policy { allow_timeout_override: 7 } }", "is 7; expected true or false"),
         ("version_policy { latest {} all {} }", "several choices"),
         ("version_policy { latest { num_versions: -1 } }", "num_versions is -1"),
         ("version_policy { specific {} }", "names no version"),

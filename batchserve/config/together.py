@@ -1,0 +1,51 @@
+"""What values of one model must be to each other, whichever places they come from (batching.md section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from batchserve.errors import ConfigError
+
+if TYPE_CHECKING:
+    from batchserve.config.layers import Entry
+
+__all__ = ["check_together"]
+
+
+def check_together(entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    """Check a model's values against each other.
+
+    Args:
+        entries: Each key's value with its origin.
+
+    Returns:
+        What can be but hardly is meant, each a sentence.
+
+    Raises:
+        ConfigError: Two values cannot be together.
+    """
+    target, timeout = entries["latency_target"], entries["timeout"]
+    if target.value is not None and target.value > timeout.value:
+        raise ConfigError(
+            f"{_written(target)} is longer than {_written(timeout)}; expected at most the timeout, after which nothing "
+            "is answered; lower latency_target or raise timeout"
+        )
+    preferred, most = entries["preferred_batch_sizes"], entries["max_batch_size"]
+    if preferred.value and most.value is not None and preferred.value[-1] > max(1, most.value):
+        raise ConfigError(
+            f"{_written(preferred)} has {preferred.value[-1]} in it, more than {_written(most)}; expected sizes that "
+            "one run can have; raise max_batch_size or leave the larger sizes out"
+        )
+    shed = entries["shed"]
+    if shed.value and target.value is None:
+        warning = (
+            f"{_written(shed)} refuses nothing without a latency_target; expected one that requests could miss; "
+            "set latency_target or leave shed out"
+        )
+        return (warning,)
+    return ()
+
+
+def _written(entry: Entry) -> str:
+    return f"{entry.key.name} = {entry.key.kind.show(entry.value)} (from {entry.origin})"
