@@ -27,12 +27,38 @@ class Batch:
         reason: Why it was cut, one of `counters.CUT_REASONS`.
         slot: Index of the slot it runs on.
         cut_s: When it was cut.
+        predicted_s: Seconds it was expected to take then.
+        upper_s: The upper value of that.
+        held_s: Seconds for which it was held on purpose, although it could have started.
+        is_stuck: True once it has run so long that its requests were given up; its slot is out of service.
     """
 
-    __slots__ = ("cut_s", "entries", "output_mask", "reason", "rows", "slot")
+    __slots__ = (
+        "cut_s",
+        "entries",
+        "held_s",
+        "is_stuck",
+        "output_mask",
+        "predicted_s",
+        "reason",
+        "rows",
+        "slot",
+        "upper_s",
+    )
 
-    def __init__(self, entries: list[Entry], reason: str, slot: int, cut_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        entries: list[Entry],
+        reason: str,
+        slot: int,
+        cut_s: float = 0.0,
+        predicted_s: float = 0.0,
+        held_s: float = 0.0,
+    ) -> None:
         self.cut_s = cut_s
+        self.predicted_s = self.upper_s = predicted_s
+        self.held_s = held_s
+        self.is_stuck = False
         self.entries = entries
         self.reason = reason
         self.slot = slot

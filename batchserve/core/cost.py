@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import math
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable
+from typing import NamedTuple
 
 __all__ = ["CostModel", "size_class"]
 
 _WEIGHT = 0.2
 """How far a class moves towards a new run (batching.md section 5.1)."""
+
+_OVERHEAD_WEIGHT = 0.05
+"""How far the overhead moves towards a new one: hand-overs scatter more than runs do."""
+
+_FIRST_Q, _LOWEST_Q, _HIGHEST_Q = 1.2, 1.02, 2.0
+_QUANTILE = 0.9
+_Q_STEP = 0.03
+
+_SLOWER, _FASTER = 1.3, 0.75
+"""Three runs in a row beyond one of these mean that the model, or the machine, has changed."""
+
+_MIN_S = 1e-9
+
+
+class _Surprise(NamedTuple):
+    """One run as the sudden-change rule remembers it."""
+
+    ratio: float
+    number: int
+    rows: int
+    run_s: float
 
 
 def size_class(rows: int) -> int:
@@ -24,21 +48,32 @@ class CostModel:
 
     Each size class that was seen keeps a mean size and a mean time. Between these points the estimate is linear; below
     and beyond them, and without any, it follows batching.md section 5.1. It is finite, positive and never falls with
-    the rows. One thread.
+    the rows. What a hand-over adds to a run is learnt apart from the runs, for a run done in place has none of it.
+
+    The rows may as well be any other measure of work that costs grow with, such as rows x longest. One thread.
 
     Args:
         points: Rows and the seconds that a run of so many took. Any order.
-        horizon_s: The model's `timeout`, from which the guess is made when there is no point.
+        horizon_s: The model's latency target or `timeout`, from which the guess is made when there is no point.
+
+    Attributes:
+        q: What the mean is multiplied by for an upper value.
+        overhead_s: Seconds that a batch spends on the way to its run and back.
+        version: Moves whenever an estimate may have.
     """
 
-    def __init__(self, points: Iterable[tuple[int, float]], horizon_s: float) -> None:
+    def __init__(self, points: Iterable[tuple[float, float]], horizon_s: float) -> None:
+        self.q = _FIRST_Q
+        self.overhead_s = 0.0
+        self.version = 0
         self._classes: dict[int, tuple[float, float]] = {}
         self._rows: list[float] = []
         self._seconds: list[float] = []
         self._is_stale = False
         self._prior = (horizon_s / 40, horizon_s / 400)
+        self._surprises: deque[_Surprise] = deque(maxlen=3)
         for rows, seconds in sorted(points):
-            self.observe(rows, seconds)
+            self._move(size_class(max(1, round(rows))), rows, seconds)
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
@@ -51,23 +86,80 @@ class CostModel:
         """True if no run was seen."""
         return not self._classes
 
-    def observe(self, rows: int, seconds: float) -> None:
-        """Take a successful run in. The first run of a class sets it."""
+    # --- learning -------------------------------------------------------------------------------------------------
+
+    def observe(self, rows: int, run_s: float, overhead_s: float = 0.0) -> None:
+        """Take a successful run in.
+
+        Args:
+            rows: Rows it ran.
+            run_s: Seconds of the run itself.
+            overhead_s: Seconds its batch took on the way there and back; 0 for a run in place.
+        """
         number = size_class(rows)
+        if self._classes:
+            expected_s = self.run(rows)
+            self._follow((run_s + overhead_s) / (expected_s + (self.overhead_s if overhead_s else 0.0)))
+            self._surprises.append(_Surprise(run_s / expected_s, number, rows, run_s))
+        if overhead_s:
+            weight = _OVERHEAD_WEIGHT if self.overhead_s else 1.0
+            self.overhead_s += weight * (overhead_s - self.overhead_s)
+        self._move(number, rows, run_s)
+        if len(self._surprises) == 3:
+            self._follow_change()
+
+    def _move(self, number: int, rows: float, seconds: float) -> None:
         known = self._classes.get(number)
         if known is None:
             self._classes[number] = (float(rows), seconds)
         else:
             self._classes[number] = (known[0] + _WEIGHT * (rows - known[0]), known[1] + _WEIGHT * (seconds - known[1]))
         self._is_stale = True
+        self.version += 1
+
+    def _follow(self, ratio: float) -> None:
+        """Move the upper factor so that nine runs of ten stay below it."""
+        if ratio > self.q:
+            self.q = min(_HIGHEST_Q, self.q + _Q_STEP * _QUANTILE * min(1.0, (ratio - self.q) / 0.05 + 0.2))
+        else:
+            self.q = max(_LOWEST_Q, self.q - _Q_STEP * (1 - _QUANTILE))
+
+    def _follow_change(self) -> None:
+        """Jump instead of creeping when three runs in a row say that everything is slower, or faster."""
+        runs = self._surprises
+        if not (all(run.ratio > _SLOWER for run in runs) or all(run.ratio < _FASTER for run in runs)):
+            return
+        if len(self._classes) > 1 and len({run.number for run in runs}) == 1:
+            last = runs[-1]
+            self._classes[last.number] = (float(last.rows), last.run_s)
+        else:
+            # The ratios are those of before each run; the classes have crept along since, which is little.
+            factor = math.prod(run.ratio for run in runs) ** (1 / 3)
+            moved = {run.number for run in runs}
+            for number, (rows, seconds) in self._classes.items():
+                crept = 1 + _WEIGHT * (factor - 1) if number in moved else 1.0
+                self._classes[number] = (rows, seconds * factor / crept)
+        runs.clear()
+        self._is_stale = True
+        self.version += 1
+
+    # --- asking ---------------------------------------------------------------------------------------------------
 
     def recent(self, rows: int) -> float:
-        """Return the mean of the size class alone if it was seen, else the estimate; cheaper than `mean`."""
+        """Return the mean run of the size class alone if it was seen, else the estimate; cheaper than `run`."""
         known = self._classes.get(size_class(rows))
-        return self.mean(rows) if known is None else known[1]
+        return self.run(rows) if known is None else known[1]
 
-    def mean(self, rows: int) -> float:
-        """Estimate the seconds that a run of `rows` rows takes, from hand-over until its outputs are ready."""
+    def mean(self, rows: float) -> float:
+        """Estimate the seconds that a batch of `rows` rows takes, from hand-over until its outputs are ready."""
+        return self.run(rows) + self.overhead_s
+
+    def hi(self, rows: float) -> float:
+        """Return an upper value of `mean`, which nine batches of ten stay below."""
+        return self.q * (self.run(rows) + self.overhead_s)
+
+    def run(self, rows: float) -> float:
+        """Estimate the seconds of the run itself, without the hand-over."""
         if self._is_stale:
             self._refresh()
         xs, ys = self._rows, self._seconds
@@ -81,12 +173,47 @@ class CostModel:
         x0, x1, y0, y1 = xs[at - 1], xs[at], ys[at - 1], ys[at]
         return y0 + (y1 - y0) * (rows - x0) / (x1 - x0)
 
+    def largest_within(self, seconds: float, most: int) -> int:
+        """Return the largest size up to `most` whose upper value is at most `seconds`; 0 if one row takes longer."""
+        if self.hi(most) <= seconds:
+            return most
+        if self.hi(1) > seconds:
+            return 0
+        low, high = 1, most
+        run_s = seconds / self.q - self.overhead_s
+        if self._rows:  # narrow the search to the stretch between two points that holds the answer
+            at = bisect_right(self._seconds, run_s)
+            if at > 0:
+                low = min(max(low, int(self._rows[at - 1])), most)
+            if at < len(self._rows):
+                high = min(high, math.ceil(self._rows[at]) + 1)
+            if self.hi(low) > seconds:
+                low = 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.hi(middle) <= seconds:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    def corners(self, most: int) -> list[int]:
+        """List the sizes from 1 to `most` where the curve bends, rounded both ways, ascending.
+
+        Rows per second rise or fall steadily between two of them, so a best size is among them.
+        """
+        self._refresh()
+        near = {1, most}
+        for rows in self._rows:
+            near.update(size for size in (int(rows), math.ceil(rows)) if 1 <= size <= most)
+        return sorted(near)
+
     def _refresh(self) -> None:
         if not self._is_stale:
             return
         self._is_stale = False
         self._rows, self._seconds = [], []
-        highest = 1e-9
+        highest = _MIN_S
         for rows, seconds in sorted(self._classes.values()):
             highest = max(highest, seconds)  # the running maximum: noise must not make more rows cheaper
             self._rows.append(rows)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Limits:
         preferred_batch_sizes: Rows the model runs best at, ascending, none above `max_batch_size`.
         weight: Share of a device, relative to the other models' weights.
         run_timeout_s: A run that takes longer, and longer than ten times what it should, is stuck.
+        is_fair: True if clients share the model's time evenly.
+        client_weights: Shares of clients that have more or less than 1.
+        max_clients: Clients that are kept apart at once.
     """
 
     max_batch_size: int
@@ -46,6 +50,21 @@ class Limits:
     preferred_batch_sizes: tuple[int, ...] = ()
     weight: float = 1.0
     run_timeout_s: float = 60.0
+    is_fair: bool = False
+    client_weights: Mapping[str, float] = field(default_factory=dict)
+    max_clients: int = 1000
+
+    @property
+    def horizon_s(self) -> float:
+        """How far ahead sizes are planned: the latency target, or the time-out if there is none."""
+        return self.timeout_s if self.latency_target_s is None else self.latency_target_s
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the deadline of a request that asks for nothing else (batching.md section 3.1)."""
+        if self.shed and self.latency_target_s is not None:
+            return min(self.timeout_s, self.latency_target_s)
+        return self.timeout_s
 
     @property
     def run_rows(self) -> int:
@@ -69,10 +88,10 @@ class Limits:
         return ""
 
     def timeout_of(self, request: Request) -> float:
-        """Return the seconds that a request may wait: never more than the model's own limit."""
+        """Return the seconds until a request's deadline: never more than the model's own limit."""
         if request.timeout_s is None or not self.allow_timeout_override:
-            return self.timeout_s
-        return min(self.timeout_s, request.timeout_s)
+            return self.wait_s
+        return min(self.wait_s, request.timeout_s)
 
     def level_of(self, request: Request) -> int:
         """Return a request's priority level: what it names, at most the last one; the middle one if it names none."""

@@ -1,6 +1,7 @@
 """Where a model's admitted requests wait: ordered, counted, found again by shape, level and deadline.
 
 The order is (priority level, deadline, arrival number), one queue for each shape key (batching.md sections 7.1 and 9).
+With fairness between clients an entry's tag stands in the place of its deadline.
 Nothing here decides; `policy.py` does.
 """
 
@@ -11,9 +12,11 @@ from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from batchserve.core.arrivals import Gaps
 from batchserve.core.ticket import Entry, EntryState
 
 if TYPE_CHECKING:
+    from batchserve.core.cost import CostModel
     from batchserve.core.shapes import ShapeKey
 
 __all__ = ["Queue", "ShapeQueue"]
@@ -26,18 +29,27 @@ _QUEUED = EntryState.QUEUED
 
 
 class _Lane:
-    """Entries of one shape key and one priority level: a heap by (deadline, number), its dead removed lazily.
+    """Entries of one shape key and one priority level: a heap by (deadline or tag, number), its dead removed lazily.
 
     Invariant between calls: the heap is empty or its top is queued, and less than half of a large heap is dead.
     """
 
-    __slots__ = ("dead", "heap", "level", "shape")
+    __slots__ = ("dead", "heap", "level", "rows", "shape")
 
     def __init__(self, shape: ShapeQueue, level: int) -> None:
         self.shape = shape
         self.level = level
         self.heap: list[tuple[float, int, Entry]] = []
         self.dead = 0
+        self.rows = 0
+
+    def rows_before(self, deadline_s: float) -> int:
+        """Count the rows whose deadline is not later; from a sample if there are many."""
+        step = len(self.heap) // 64 + 1
+        sample = [item for item in self.heap[::step] if item[2].state is _QUEUED]
+        rows = sum(item[2].rows for item in sample)
+        before = sum(item[2].rows for item in sample if item[0] <= deadline_s)
+        return self.rows * before // rows if rows else 0
 
     def clean(self) -> None:
         heap = self.heap
@@ -56,15 +68,27 @@ class ShapeQueue:
     Attributes:
         key: The shape key.
         rows: Rows waiting.
+        entries: Entries waiting.
         lanes: One lane for each priority level, most important first.
         arrivals: Entries in order of arrival; some may have left.
+        gaps: How requests of this key come in.
+        cost: What runs of this key cost, once that was asked.
+        work_s: Seconds that all that waits of it takes to run, as the policy last worked it out.
+        held_since_s: Since when a batch that could start is held on purpose; None if none is.
+        hold_end_s: When that hold ends at the latest, unless a timer of the configuration says otherwise.
     """
 
-    __slots__ = ("arrivals", "key", "lanes", "rows")
+    __slots__ = ("arrivals", "cost", "entries", "gaps", "held_since_s", "hold_end_s", "key", "lanes", "rows", "work_s")
 
     def __init__(self, key: ShapeKey, levels: int) -> None:
         self.key = key
         self.rows = 0
+        self.entries = 0
+        self.gaps = Gaps()
+        self.cost: CostModel | None = None
+        self.work_s = 0.0
+        self.held_since_s: float | None = None
+        self.hold_end_s = 0.0
         self.lanes = tuple(_Lane(self, level) for level in range(1, levels + 1))
         self.arrivals: deque[Entry] = deque()
 
@@ -101,13 +125,24 @@ class Queue:
 
     Args:
         levels: Priority levels, at least 1.
+        is_fair: True if entries are ordered by their clients' tags, and deadlines have to be found on their own.
+
+    Attributes:
+        rows: Rows waiting.
+        entries: Entries waiting.
+        size_bytes: Bytes that they keep alive.
+        changed: Shapes in which something came or went since the set was last emptied; None if nobody wants to know.
     """
 
-    def __init__(self, levels: int) -> None:
+    def __init__(self, levels: int, *, is_fair: bool = False) -> None:
         self.rows = 0
         self.entries = 0
         self.size_bytes = 0
+        self.changed: set[ShapeQueue] | None = None
         self._levels = levels
+        self._is_fair = is_fair
+        self._latest_s = 0.0  # the latest deadline of all that came since nothing waited
+        self._deadlines: list[tuple[float, int, Entry]] = []  # of all entries, if their order is another
         self._shapes: dict[ShapeKey, ShapeQueue] = {}
         # Heads of lanes, by order and by deadline. An item is stale when its entry is not the lane's head any more;
         # stale items are dropped when they surface. With one level the two orders agree and one heap serves both.
@@ -116,15 +151,28 @@ class Queue:
         self._ticks = 0
         self._forget_at = _KEPT_SHAPES
 
-    def push(self, entry: Entry) -> None:
-        """Add a new entry. Amortised O(log queue)."""
+    def push(self, entry: Entry, tag: float | None = None) -> None:
+        """Add a new entry. Amortised O(log queue).
+
+        Args:
+            entry: Not in any queue yet.
+            tag: What stands in the place of its deadline in the order, with fairness between clients.
+        """
         ticket = entry.ticket
-        shape = self._shape(ticket.request.key)
+        shape = self.shape(ticket.request.key)
         lane = shape.lanes[ticket.level - 1]
-        heapq.heappush(lane.heap, (ticket.deadline_s, entry.number, entry))
+        heapq.heappush(lane.heap, (ticket.deadline_s if tag is None else tag, entry.number, entry))
+        if tag is not None:
+            heapq.heappush(self._deadlines, (ticket.deadline_s, entry.number, entry))
         shape.arrivals.append(entry)
         rows = entry.rows
+        lane.rows += rows
+        if not self.entries or ticket.deadline_s > self._latest_s:
+            self._latest_s = ticket.deadline_s
         shape.rows += rows
+        shape.entries += 1
+        if self.changed is not None:
+            self.changed.add(shape)
         self.rows += rows
         self.entries += 1
         request = ticket.request
@@ -186,6 +234,11 @@ class Queue:
 
     def next_deadline(self) -> tuple[float, Entry] | None:
         """Return the earliest deadline of all that wait, and whose it is. Amortised O(log shapes)."""
+        if self._is_fair:
+            deadlines = self._deadlines
+            while deadlines and deadlines[0][2].state is not _QUEUED:
+                heapq.heappop(deadlines)
+            return (deadlines[0][0], deadlines[0][2]) if deadlines else None
         if self._levels == 1:
             shape = self.first()
             return None if shape is None else (shape.head.ticket.deadline_s, shape.head)
@@ -196,6 +249,20 @@ class Queue:
                 return deadline, lane.heap[0][2]
             heapq.heappop(heap)
         return None
+
+    def rows_before(self, level: int, deadline_s: float) -> int:
+        """Count the rows that a request of this level and deadline would find before it.
+
+        Amortised O(shapes): among those of its own level that have later deadlines, at most 64 of each shape are looked
+        at, and the rest is taken to be like them.
+        """
+        if self._levels == 1 and deadline_s >= self._latest_s:
+            return self.rows
+        return sum(
+            lane.rows_before(deadline_s) if lane.level == level else lane.rows
+            for shape in self.waiting()
+            for lane in shape.lanes[:level]
+        )
 
     def waiting(self) -> Iterator[ShapeQueue]:
         """Give the shapes that have rows waiting, in no special order."""
@@ -219,7 +286,8 @@ class Queue:
             if item[2].state is _QUEUED
         ]
 
-    def _shape(self, key: ShapeKey) -> ShapeQueue:
+    def shape(self, key: ShapeKey) -> ShapeQueue:
+        """Return the queue of a shape key, a new one if the key is new."""
         shape = self._shapes.get(key)
         if shape is None:
             if len(self._shapes) >= self._forget_at:
@@ -234,7 +302,12 @@ class Queue:
 
     def _leave(self, entry: Entry, lane: _Lane, state: EntryState) -> None:
         entry.state = state
-        lane.shape.rows -= entry.rows
+        shape = lane.shape
+        shape.rows -= entry.rows
+        lane.rows -= entry.rows
+        shape.entries -= 1
+        if self.changed is not None:
+            self.changed.add(shape)
         self.rows -= entry.rows
         self.entries -= 1
         self.size_bytes -= _share_bytes(entry)
@@ -243,7 +316,7 @@ class Queue:
         deadline, number, _ = lane.heap[0]
         self._ticks = tick = self._ticks + 1  # unique, so that comparing items never reaches the lane
         heapq.heappush(self._by_order, (lane.level, deadline, number, tick, lane))
-        if self._levels > 1:
+        if self._levels > 1 and not self._is_fair:
             heapq.heappush(self._by_deadline, (deadline, number, tick, lane))
         if len(self._by_order) > 64 + 4 * len(self._shapes) * self._levels:
             self._rebuild_heads()

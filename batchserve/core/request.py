@@ -33,6 +33,7 @@ class Request:
         priority: 0 for the model's default, else 1 (most important) and up.
         size_bytes: Bytes its arrays keep alive.
         id: The client's name for it, "" for none.
+        client: Who sent it, for fairness between clients; "" if nobody asked.
         parameters: Scalars that the client sent and the server does not interpret.
     """
 
@@ -46,6 +47,7 @@ class Request:
     size_bytes: int = 0
     id: str = ""
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    client: str = ""
 
 
 @dataclass(slots=True, frozen=True)

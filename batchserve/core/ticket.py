@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from batchserve.core.fairness import Account
     from batchserve.core.request import Request, Response
     from batchserve.core.tensors import Array
     from batchserve.errors import RequestError
@@ -53,11 +54,16 @@ class Ticket:
         pending: Parts that have not come back.
         running: Parts that are in a batch now, whose thread may be reading the request's arrays.
         reply: The engine's way back to the client; the core never calls it.
+        account: Its client's, with fairness between clients; None without.
+        tag: Its place in the order, with fairness between clients.
+        charged_s: Seconds of the device that its client was charged with when it came in.
         release: The engine's word to who owns the arrays' memory; the core never calls it.
     """
 
     __slots__ = (
+        "account",
         "admitted_s",
+        "charged_s",
         "deadline_s",
         "entries",
         "error",
@@ -72,6 +78,7 @@ class Ticket:
         "reply",
         "request",
         "running",
+        "tag",
     )
 
     def __init__(self, request: Request, admitted_s: float, deadline_s: float, level: int) -> None:
@@ -88,6 +95,9 @@ class Ticket:
         self.fault = ""
         self.pending = 0
         self.running = 0
+        self.account: Account | None = None
+        self.tag: float | None = None
+        self.charged_s = 0.0
         self.release: Callable[[], None] | None = None
         self.reply: Callable[[Response | RequestError], None] | None = None
 

@@ -47,6 +47,7 @@ LIMITS = st.builds(
     split_large=st.booleans(),
     isolate_failures=st.booleans(),
     slots=st.integers(1, 3),
+    run_timeout_s=st.just(1e9),
 )
 
 
@@ -194,7 +195,10 @@ class PolicyMachine(RuleBasedStateMachine):
         # the whole ticket is gone, parts of it included
         assert all(entry.state is not EntryState.QUEUED for entry in ticket.entries)
         if ticket.outcome is Outcome.EXPIRED:
-            assert ticket.deadline_s <= self.now, "only what is late expires"
+            shape = self.policy.queue.shape(ticket.request.key)
+            is_hopeless = self.now + self.policy.backlog.cost_of(shape).mean(1) > ticket.deadline_s
+            holds_others_down = bool(self.decision.batches)
+            assert is_hopeless or holds_others_down, "expired without need"
         elif ticket.outcome is Outcome.REFUSED:
             assert self.drain_until is not None
             assert self.drain_until <= self.now
@@ -210,17 +214,20 @@ class PolicyMachine(RuleBasedStateMachine):
         assert 0 <= batch.slot < self.limits.slots
         assert all(batch.slot != other.slot for other, _ in self.running)
         for entry in batch.entries:
-            assert entry.ticket.outcome is None, "no run for who has ended"
+            # a part may be found hopeless in the step that started the one before it
+            assert entry.ticket.outcome is None or entry.is_part, "no run for who has ended"
             assert entry.ticket.deadline_s > self.now, "no dead work"
             assert not any(entry in other.entries for other, _ in self.running), "in two batches"
         if batch.reason == "isolate":
             return
+        if batch.reason == "deadline":
+            size = batch.rows  # smaller, for its head would be late otherwise
         if batch.reason == "full":
             same = [e for e in waiting if e.ticket.request.key == batch.entries[0].ticket.request.key]
             assert batch.rows == size or len(same) > len(batch.entries)
         key = batch.entries[0].ticket.request.key
         first = min(waiting, key=order_of)
-        if not self.limits.max_queue_delay_s:
+        if not self.limits.max_queue_delay_s and not self.decision.ended:  # who ended may have been the first
             assert first in batch.entries, "the first in queue order goes first, whatever its shape"
         mine = sorted((entry for entry in waiting if entry.ticket.request.key == key), key=order_of)
         assert mine[0] in batch.entries, "the head is in every batch of its key"
@@ -237,7 +244,7 @@ class PolicyMachine(RuleBasedStateMachine):
         idle = self.limits.slots - len(self.running)
         if not idle or not self.policy.queue.entries:
             return
-        assert self.limits.max_queue_delay_s, "a slot is idle while work waits"
+        assert self.limits.max_queue_delay_s != 0, "a slot is idle while work waits"
         assert self.drain_until is None, "held while draining"
         assert self.decision.wake_s is not None, "a lost wake-up"
         for shape in self.policy.queue.waiting():
@@ -245,8 +252,11 @@ class PolicyMachine(RuleBasedStateMachine):
             head = min(
                 (e for lane in shape.lanes for _, _, e in lane.heap if e.state is EntryState.QUEUED), key=order_of
             )
-            latest = head.ticket.deadline_s - self.curve.mean(shape.rows + 1)
-            bound = min(latest, head.ticket.request.arrival_s + self.limits.max_queue_delay_s)
+            bound = head.ticket.deadline_s - self.policy.backlog.cost_of(shape).hi(
+                min(shape.rows + 1, self.limits.run_rows)
+            )
+            if self.limits.max_queue_delay_s is not None:
+                bound = min(bound, head.ticket.request.arrival_s + self.limits.max_queue_delay_s)
             assert self.decision.wake_s <= bound, "held longer than it may be"
 
     def note_ended(self, ended: list[Ticket]) -> None:

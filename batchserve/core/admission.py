@@ -1,0 +1,137 @@
+"""Who is let in: the rules that refuse what could not be answered in time (batching.md section 6, rules 5 to 9)."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from typing import TYPE_CHECKING
+
+from batchserve.errors import QueueFull, StandingQueue, TargetMissed
+
+if TYPE_CHECKING:
+    from batchserve.core.policy import Policy
+    from batchserve.core.queue import ShapeQueue
+    from batchserve.core.ticket import Ticket
+
+__all__ = ["check_room"]
+
+_STANDING_TARGETS = 20
+_STANDING_BATCHES = 1.25
+
+
+def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) -> None:
+    """Refuse a request that does not fit into the queue, or that is predicted to be answered too late.
+
+    Args:
+        policy: Its model.
+        shape: Where it would wait.
+        ticket: Not admitted yet.
+        now: The moment.
+
+    Raises:
+        QueueFull: Rule 5, or too much of the same client waits.
+        TargetMissed: Rule 7.
+        StandingQueue: Rule 8.
+    """
+    limits, queue, rows, fair = policy.limits, policy.queue, ticket.request.rows, policy.fair
+    room = limits.max_queue_size - queue.rows
+    if rows > room:
+        raise _full(
+            policy,
+            rows - room,
+            f"{queue.rows} rows wait, {rows} more would pass max_queue_size = {limits.max_queue_size}",
+        )
+    if fair is not None:
+        ticket.account = account = fair.account(ticket.request.client)
+        if not fair.may_wait(account, rows, room):
+            raise _full(policy, rows, f"{account.rows} rows of this client wait, and {room} are left for all")
+    if limits.latency_target_s is None or not limits.shed:
+        return
+    if fair is not None and ticket.account is not None:
+        before = min(queue.rows, fair.rows_before(ticket.account, policy.cost.mean(1)))
+    else:
+        before = queue.rows_before(ticket.level, ticket.deadline_s)
+    _check_target(policy, shape, ticket, before, now)
+
+
+def _full(policy: Policy, rows: int, why: str) -> QueueFull:
+    policy.counters.refused["queue"] += 1
+    error = QueueFull(f"the queue of model '{policy.name}' is full: {why}; retry later")
+    error.retry_after_s = _whole_seconds(_drain_s(policy, rows))
+    return error
+
+
+def _check_target(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> None:
+    target_s, sizing = policy.limits.latency_target_s, policy.sizing
+    assert target_s is not None, "only a latency target is checked"
+    late_s = _finish_s(policy, shape, ticket, before, now) - ticket.deadline_s
+    if late_s > 0:
+        policy.counters.refused["target"] += 1
+        missed = TargetMissed(
+            f"model '{policy.name}' could not answer within its latency_target of {target_s * 1e3:g} ms: "
+            f"{before} rows wait; retry later"
+        )
+        missed.retry_after_s = _whole_seconds(late_s)
+        raise missed
+    overloaded_s = now - sizing.overloaded_since_s
+    if not sizing.is_overloaded or overloaded_s <= _STANDING_TARGETS * target_s:
+        return
+    too_many = before - _STANDING_BATCHES * sizing.useful * policy.parallel
+    if too_many >= 0:
+        policy.counters.refused["standing"] += 1
+        standing = StandingQueue(
+            f"model '{policy.name}' has had more requests than it can answer for {overloaded_s:.3g} s: "
+            f"{before} rows wait; retry later"
+        )
+        standing.retry_after_s = _whole_seconds(_drain_s(policy, too_many))
+        raise standing
+
+
+def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> float:
+    """Predict when a request would be answered, in a batch no smaller than the load requires (rule 7)."""
+    sizing, cost = policy.sizing, policy.backlog.cost_of(shape)
+    size, rows = sizing.useful, ticket.request.rows
+    free = policy.slots.free_times(now)
+    if policy.backlog.is_mixed:
+        own_s = policy.backlog.work_s()
+        last = shape.rows % size + rows
+        free[0] += own_s / len(free)
+    else:
+        full, last = divmod(before, size)
+        last += rows
+        if last > size:  # it does not fit beside the last of those before it; a split one fills batches of its own
+            full += last // size if rows > size else 1
+            last = last % size if rows > size else rows
+        full_s = cost.mean(size)
+        own_s = full * full_s
+        _occupy(free, full, full_s)
+    batch_s = cost.hi(max(1, min(last, size), min(size, sizing.need)))
+    others_s = policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now)
+    return free[0] + others_s + batch_s
+
+
+def _drain_s(policy: Policy, rows: float) -> float:
+    """Predict the seconds until so many of the rows that wait have been taken up."""
+    size = policy.sizing.useful
+    return rows / size * policy.cost.mean(size) / max(policy.parallel, 0.01)
+
+
+def _whole_seconds(seconds: float) -> int:
+    """Turn a predicted time into what `Retry-After` takes: rounded up, at least 1, at most an hour."""
+    return max(1, min(3600, math.ceil(seconds)))
+
+
+def _occupy(free: list[float], batches: int, seconds: float) -> None:
+    """Put batches one after the other on the slot that is free first; `free` is a heap of moments."""
+    if len(free) == 1:
+        free[0] += batches * seconds
+        return
+    rounds, rest = divmod(batches, len(free))
+    if rounds > 1:  # far ahead every slot gets its turn; only the last few need care
+        for index in range(len(free)):
+            free[index] += (rounds - 1) * seconds
+        rest += len(free)
+    else:
+        rest = batches
+    for _ in range(rest):
+        heapq.heapreplace(free, free[0] + seconds)

@@ -1,0 +1,77 @@
+"""Forming a batch: how many rows (batching.md sections 7.2 and 7.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from batchserve.core.ticket import Entry, EntryState, Ticket
+
+if TYPE_CHECKING:
+    from batchserve.core.cost import CostModel
+    from batchserve.core.limits import Limits
+    from batchserve.core.queue import ShapeQueue
+    from batchserve.core.sizing import Sizing
+
+__all__ = ["Selection", "is_hopeless", "select", "whole_steps"]
+
+
+class Selection(NamedTuple):
+    """How many rows of a shape to run now.
+
+    Attributes:
+        rows: At least 1.
+        may_wait: True if all that waits fits and there is room for more, so that holding is a question.
+    """
+
+    rows: int
+    may_wait: bool
+
+
+def is_hopeless(shape: ShapeQueue, cost: CostModel, now: float) -> bool:
+    """Tell whether the head of a shape could not finish in time even if it ran alone and at once."""
+    return now + cost.mean(1) > shape.head.ticket.deadline_s
+
+
+def select(
+    shape: ShapeQueue, cost: CostModel, sizing: Sizing, now: float, expire: Callable[[Entry], None]
+) -> Selection:
+    """Say how many rows of a shape to run now (batching.md section 7.2).
+
+    Args:
+        shape: What waits; not empty.
+        cost: What its runs cost.
+        sizing: The sizes in use.
+        now: The moment.
+        expire: Ends the request of an entry that keeps too many others from being answered in time.
+    """
+    slack_s = shape.head.ticket.deadline_s - now
+    rows = min(shape.rows, sizing.useful)
+    if cost.hi(rows) <= slack_s:
+        return Selection(rows, may_wait=rows < sizing.useful)
+    fitting = cost.largest_within(slack_s, rows)
+    # If old requests hold the batch down, a few that are nearly late are given up, so that the many behind are not.
+    while fitting < min(sizing.need, shape.rows) and shape.entries > _queued_parts(shape.head.ticket):
+        expire(shape.head)
+        rows = min(shape.rows, sizing.useful)
+        fitting = cost.largest_within(shape.head.ticket.deadline_s - now, rows)
+    return Selection(max(1, fitting), may_wait=False)
+
+
+def whole_steps(rows: int, shape: ShapeQueue, limits: Limits, cost: CostModel, need: int, now: float) -> int:
+    """Round a size down to a preferred one, if that makes nobody late (batching.md section 7.4)."""
+    preferred = limits.preferred_batch_sizes
+    if not preferred or rows in preferred:
+        return rows
+    smaller = max((size for size in preferred if size < rows), default=0)
+    if smaller < max(1, need):
+        return rows
+    # Who is left behind has a deadline no earlier than the head's: what suits the head suits them.
+    left = min(shape.rows - smaller, limits.run_rows)
+    if now + cost.mean(smaller) + cost.hi(left) > shape.head.ticket.deadline_s:
+        return rows
+    return smaller
+
+
+def _queued_parts(ticket: Ticket) -> int:
+    return sum(entry.state is EntryState.QUEUED for entry in ticket.entries)
