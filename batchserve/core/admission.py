@@ -45,8 +45,8 @@ def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) ->
         ticket.account = account = fair.account(ticket.request.client)
         if not fair.may_wait(account, rows, room):
             raise _full(policy, rows, f"{account.rows} rows of this client wait, and {room} are left for all")
-    if limits.latency_target_s is None or not limits.shed:
-        return
+    if limits.latency_target_s is None or not limits.shed or policy.cost.is_empty:
+        return  # without any run seen, a prediction would be a guess
     if fair is not None and ticket.account is not None:
         before = min(queue.rows, fair.rows_before(ticket.account, policy.cost.mean(1)))
     else:

@@ -29,8 +29,11 @@ class Selection(NamedTuple):
 
 
 def is_hopeless(shape: ShapeQueue, cost: CostModel, now: float) -> bool:
-    """Tell whether the head of a shape could not finish in time even if it ran alone and at once."""
-    return now + cost.mean(1) > shape.head.ticket.deadline_s
+    """Tell whether the head of a shape could not finish in time even if it ran alone and at once.
+
+    Before any run was seen nothing is: a guess is good enough to plan by, not to turn somebody away.
+    """
+    return not cost.is_empty and now + cost.mean(1) > shape.head.ticket.deadline_s
 
 
 def select(
@@ -47,7 +50,7 @@ def select(
     """
     slack_s = shape.head.ticket.deadline_s - now
     rows = min(shape.rows, sizing.useful)
-    if cost.hi(rows) <= slack_s:
+    if cost.is_empty or cost.hi(rows) <= slack_s:
         return Selection(rows, may_wait=rows < sizing.useful)
     fitting = cost.largest_within(slack_s, rows)
     # If old requests hold the batch down, a few that are nearly late are given up, so that the many behind are not.

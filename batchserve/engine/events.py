@@ -39,6 +39,8 @@ class BatchEnded:
         admissions_s: When each of those entered the queue; same order and length.
         completed_rows: Rows of those requests altogether.
         late: How many of those were past their deadline when they were done.
+        predicted_s: Seconds from cut to return that were expected when it was cut.
+        held_s: Seconds for which it was held on purpose before that.
     """
 
     rows: int
@@ -54,6 +56,8 @@ class BatchEnded:
     admissions_s: Sequence[float]
     completed_rows: int
     late: int
+    predicted_s: float = 0.0
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

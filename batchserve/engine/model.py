@@ -14,6 +14,7 @@ from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.tensors import ModelSignature
+from batchserve.engine.devices import Devices, device_name, natural_slots
 from batchserve.engine.placement import Placement
 from batchserve.engine.scheduler import Release, Reply, Scheduler
 from batchserve.engine.warmup import warm_up
@@ -55,6 +56,7 @@ class Model:
         config: ModelConfig,
         session: Session,
         measured: WarmUp,
+        devices: Devices,
         *,
         load_s: float,
         listeners: Sequence[Listener] = (),
@@ -75,16 +77,21 @@ class Model:
                 *(self.name, self.version, ", ".join(map(str, larger)), limits.run_rows),
             )
         self.curve = measured.points
-        self._policy = Policy(self.name, limits, CostModel(measured.points, limits.timeout_s))
+        where = device_name(session, config)
+        group = devices.group(where)
+        cost = CostModel(measured.points, limits.horizon_s)
+        self._policy = Policy(self.name, limits, cost, group.device)
         self._scheduler = Scheduler(
             f"{self.name}/{self.version}",
             self._policy,
             session,
-            Placement(self._policy.cost, may_run_in_place=session.may_run_in_place),
+            Placement(cost, may_run_in_place=session.may_run_in_place),
+            group,
             loop=asyncio.get_running_loop(),
             on_batch=self._batch_ended,
             on_ended=self._requests_ended,
         )
+        group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -206,16 +213,32 @@ class Model:
 
 
 async def load_model(
-    file: ModelFile, config: ModelConfig, backend: Backend, *, executor: Executor, listeners: Sequence[Listener] = ()
+    file: ModelFile,
+    config: ModelConfig,
+    backend: Backend,
+    *,
+    executor: Executor,
+    devices: Devices | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> Model:
     """Load, prove and warm up one version, off the event loop.
+
+    Args:
+        file: Which.
+        config: The effective configuration.
+        backend: What loads it.
+        executor: Its one thread loads.
+        devices: Where it finds its place beside the other models; None if there are none.
+        listeners: Hear of its executions.
 
     Raises:
         ModelLoadError: It cannot be served; nothing of it is left behind.
     """
     start_s = time.monotonic()
     session, measured = await asyncio.get_running_loop().run_in_executor(executor, _prepare, file, config, backend)
-    return Model(file, config, session, measured, load_s=time.monotonic() - start_s, listeners=listeners)
+    return Model(
+        file, config, session, measured, devices or Devices(), load_s=time.monotonic() - start_s, listeners=listeners
+    )
 
 
 def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Session, WarmUp]:

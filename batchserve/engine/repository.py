@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import ModelFile
+from batchserve.engine.devices import Devices
 from batchserve.engine.events import ModelState
 from batchserve.engine.model import Model, load_model
 from batchserve.engine.sources import ModelSource, choose_versions, find_model
@@ -87,6 +88,7 @@ class Repository:
         self._allow_partial = allow_partial
         self._named = {source.name: _Named(source) for source in sources}
         self._routes: dict[tuple[str, str], Model] = {}
+        self._devices = Devices()
         self._leaving: set[asyncio.Task[None]] = set()
         # One thread: creating sessions side by side is not promised to be safe (onnxruntime.md).
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
@@ -260,7 +262,9 @@ class Repository:
         if path is None:
             raise ModelLoadError(f"version_policy names version {number}, which does not exist")
         file = ModelFile(source.name, number, path)
-        return await load_model(file, config, self._backend, executor=self._loader, listeners=self._listeners)
+        return await load_model(
+            file, config, self._backend, executor=self._loader, devices=self._devices, listeners=self._listeners
+        )
 
     def _install(self, named: _Named, loaded: dict[int, Model]) -> None:
         """Put new versions in the place of all old ones, between two turns of the loop."""

@@ -19,7 +19,8 @@ from batchserve.errors import BackendError, InternalError, RequestError
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
     from batchserve.core.batch import Batch
-    from batchserve.core.policy import Policy
+    from batchserve.core.policy import Decision, Policy
+    from batchserve.engine.devices import DeviceGroup
 
 __all__ = ["Release", "Reply", "Scheduler"]
 
@@ -40,6 +41,7 @@ class Scheduler:
         policy: Its rules and queue.
         session: What runs the batches.
         placement: Says which of them run on the loop's own thread.
+        group: The models on the device it runs on; `policy` has joined that device.
         loop: The event loop.
         on_batch: Hears of each execution.
         on_ended: Hears of requests that ended without an answer.
@@ -51,6 +53,7 @@ class Scheduler:
         policy: Policy,
         session: Session,
         placement: Placement,
+        group: DeviceGroup,
         *,
         loop: asyncio.AbstractEventLoop,
         on_batch: Callable[[BatchEnded], None],
@@ -64,6 +67,7 @@ class Scheduler:
         self._marked_s: float | None = None
         self._is_closed = False
         self._placement = placement
+        self._group = group
         self._empty: asyncio.Future[None] | None = None
         self._timer = Timer(loop, self._turn)
         self._instances = [
@@ -129,6 +133,7 @@ class Scheduler:
         if self._is_closed:
             return
         self._is_closed = True
+        self._group.leave(self.policy)
         self._timer.close()
         for instance in self._instances:
             instance.stop()
@@ -145,16 +150,20 @@ class Scheduler:
         now = time.monotonic()
         lag_s = 0.0 if self._marked_s is None else now - self._marked_s
         self._marked_s = None
-        if self._is_closed:
-            return
-        decision = self.policy.decide(now)
+        if not self._is_closed:
+            self._group.decide(self.policy, now, lag_s)
+
+    def carry_out(self, decision: Decision, now: float, lag_s: float = 0.0) -> None:
+        """Start the batches of a decision, write the answers of those that ended without one, and set the timer."""
         here = []
         for batch in decision.batches:
             if self._placement.is_in_place(batch.rows, lag_s):
                 here.append(batch)
             else:
                 self._instances[batch.slot].start(batch)
-        self._timer.wake_at(decision.wake_s)
+        self._set_timer(decision.wake_s)
+        for batch in decision.stuck:
+            self._note_stuck(batch, now)
         if decision.ended:
             self._reply_errors(decision.ended)
         for batch in here:
@@ -162,12 +171,27 @@ class Scheduler:
         if self._empty is not None and not self._empty.done() and self.policy.is_empty:
             self._empty.set_result(None)
 
+    def _set_timer(self, wake_s: float | None) -> None:
+        stuck_at_s = self.policy.slots.stuck_at_s
+        if stuck_at_s is not None and (wake_s is None or stuck_at_s < wake_s):
+            wake_s = stuck_at_s
+        self._timer.wake_at(wake_s)
+
+    def _note_stuck(self, batch: Batch, now: float) -> None:
+        logger.error(
+            "a run of model %s with %d rows has not come back for %.3g s: its requests fail, and its slot is out of "
+            "service until it does",
+            self._name,
+            batch.rows,
+            now - batch.cut_s,
+        )
+
     def _run_here(self, batch: Batch) -> None:
         """Run a batch on the loop's own thread. What waits behind it is decided on in the loop's next turn."""
         execution = self._instances[batch.slot].execute(batch)
         self.policy.counters.in_place += 1
         now = time.monotonic()
-        ended = self._finish(batch, execution, now)
+        ended = self._finish(batch, execution, now, is_in_place=True)
         if not self.policy.is_empty and self._marked_s is None:
             self._mark(now)
         self._settle(batch, execution, ended, now)
@@ -180,11 +204,13 @@ class Scheduler:
         self._turn()  # the next batch is handed over before the answers of this one are written
         self._settle(batch, execution, ended, now)
 
-    def _finish(self, batch: Batch, execution: Execution, now: float) -> list[Ticket]:
+    def _finish(self, batch: Batch, execution: Execution, now: float, *, is_in_place: bool = False) -> list[Ticket]:
         ok = execution.error is None
         if execution.error is not None:
             self._log_failure(batch, execution.error)
-        return self.policy.finish(batch, now, ok=ok, took_s=execution.run_end_s - execution.run_start_s)
+        took_s = execution.run_end_s - execution.run_start_s
+        overhead_s = 0.0 if is_in_place else now - batch.cut_s - took_s
+        return self.policy.finish(batch, now, ok=ok, took_s=took_s, overhead_s=overhead_s)
 
     def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
         """Write the answers of a batch and tell of it."""
@@ -256,4 +282,6 @@ def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now:
         admissions_s=[ticket.admitted_s for ticket in completed],
         completed_rows=sum(ticket.request.rows for ticket in completed),
         late=sum(now > ticket.deadline_s for ticket in completed),
+        predicted_s=batch.predicted_s,
+        held_s=batch.held_s,
     )
