@@ -111,7 +111,9 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
 
 
 def _drain_s(policy: Policy, rows: float) -> float:
-    """Predict the seconds until so many of the rows that wait have been taken up."""
+    """Predict the seconds until so many of the rows that wait have been taken up; 0 before any run was seen."""
+    if policy.cost.is_empty:
+        return 0.0
     size = policy.sizing.useful
     return rows / size * policy.cost.mean(size) / max(policy.parallel, 0.01)
 
