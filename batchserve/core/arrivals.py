@@ -64,11 +64,11 @@ class Rate:
 
     def _fold(self, now: float) -> None:
         assert self._at_s is not None, "nothing has arrived"
+        self._sum += self._pending  # as if all had come when the last were folded in: a 64th of the memory too early
+        self._pending = 0
         if now > self._at_s:
             self._sum *= math.exp((self._at_s - now) / self._tau_s)
             self._at_s = now
-        self._sum += self._pending
-        self._pending = 0
 
 
 class Gaps:
