@@ -76,7 +76,7 @@ def _check_target(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int
     overloaded_s = now - sizing.overloaded_since_s
     if not sizing.is_overloaded or overloaded_s <= _STANDING_TARGETS * target_s:
         return
-    too_many = before - _STANDING_BATCHES * sizing.useful * policy.parallel
+    too_many = before - _STANDING_BATCHES * sizing.useful * max(1.0, policy.parallel)  # never less than a whole batch
     if too_many >= 0:
         policy.counters.refused["standing"] += 1
         standing = StandingQueue(
@@ -104,7 +104,10 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
             last = last % size if rows > size else rows
         full_s = cost.mean(size)
         own_s = full * full_s
+        # Each batch ahead may take longer than its mean, the running one too; not all of them do.
+        ahead = full / len(free) + (not policy.slots.idle)
         _occupy(free, full, full_s)
+        free[0] += (cost.q - 1) * full_s * math.sqrt(ahead)
     batch_s = cost.hi(max(1, min(last, size), min(size, sizing.need)))
     others_s = policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now)
     return free[0] + others_s + batch_s

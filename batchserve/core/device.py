@@ -64,13 +64,18 @@ class Device:
     # --- the share ------------------------------------------------------------------------------------------------
 
     def wake(self, policy: Policy) -> None:
-        """Take a model back that had nothing to do: idle time earns no credit."""
-        policy.virtual_s = max(policy.virtual_s, self.virtual_s)
+        """Take a model back that had nothing waiting: idle time earns no credit.
+
+        A batch that took all that waited is no idle time. Without leave to lag by that one, an overloaded model whose
+        queue runs empty now and then loses a part of its share: 2.5 instead of 3 to 1 on two slots (simulated).
+        """
+        policy.virtual_s = max(policy.virtual_s, self.virtual_s - policy.charged_s)
 
     def charge(self, policy: Policy, seconds: float) -> None:
         """Note that a model has started a batch that will take so long."""
         self.virtual_s = max(self.virtual_s, policy.virtual_s)
-        policy.virtual_s += seconds / policy.limits.weight
+        policy.charged_s = seconds / policy.limits.weight
+        policy.virtual_s += policy.charged_s
 
     def share(self, policy: Policy, now: float) -> float:
         """Return the part of the device, from 0 to 1, that a model can count on (batching.md section 8)."""

@@ -77,6 +77,7 @@ class Policy:
         fair: The clients' accounts; None without fairness between clients.
         parallel: Batches that can count on running at once, a fraction where others need the device too.
         virtual_s: Device seconds received, divided by the weight (batching.md section 8).
+        charged_s: What the last batch added to that.
         decided_s: When it was last decided on.
     """
 
@@ -91,7 +92,7 @@ class Policy:
         self.sizing = Sizing(cost, limits.run_rows)
         self.fair = FairShare(limits.client_weights, limits.max_clients) if limits.is_fair else None
         self.parallel = float(limits.slots)
-        self.virtual_s = 0.0
+        self.virtual_s = self.charged_s = 0.0
         self.decided_s = 0.0
         self._costs = ShapeCosts(cost, limits.horizon_s)
         self.backlog = Backlog(self.queue, self.sizing, self._costs, cost)

@@ -56,14 +56,14 @@ def test_before_any_run_was_seen_nothing_is_refused_for_the_target() -> None:
 
 
 def test_full_batches_ahead_are_counted_as_such() -> None:
-    """A batch of 32 takes 12 ms: within 40 ms there is time for the running one, one full batch and one's own."""
-    policy = make_policy(LINE, latency_target_s=0.040)
+    """A batch of 32 takes 12 ms: within 44 ms there is time for the running one, one full batch and one's own."""
+    policy = make_policy(LINE, latency_target_s=0.044)
     occupy(policy, rows=32)
     assert admitted(policy, 200) == 64
 
 
 def test_two_slots_take_twice_as_much() -> None:
-    policy = make_policy(LINE, latency_target_s=0.040, slots=2)
+    policy = make_policy(LINE, latency_target_s=0.044, slots=2)
     occupy(policy, rows=32)
     occupy(policy, rows=32)
     assert admitted(policy, 300) == 128
@@ -78,7 +78,7 @@ def test_request_with_many_rows_is_judged_by_the_batches_it_fills() -> None:
 
 
 def test_important_request_does_not_wait_behind_others() -> None:
-    policy = make_policy(DEAR, max_batch_size=1, latency_target_s=0.045, priority_levels=2)
+    policy = make_policy(DEAR, max_batch_size=1, latency_target_s=0.049, priority_levels=2)
     occupy(policy)
     assert admitted(policy, 10, priority=2) == 3
     assert admitted(policy, 10, priority=1) >= 1
