@@ -6,9 +6,11 @@ import asyncio
 import gc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING
 
 from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.cli.reloading import Reloading
 from batchserve.engine.repository import Repository
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
@@ -53,11 +55,12 @@ class Assembly:
         runtime = require_runtime()
         config = settings.server
         metrics, statistics = Metrics(str(runtime.__version__)), Statistics()
+        self._reloading = Reloading(settings)
         self._lag = LoopLag(metrics.observe_lag)
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="helper")
         self.repository = Repository(
             sources,
-            lambda source: settings.model(source.name, source.folder),
+            self._reloading.config_of,
             OnnxBackend(),
             listeners=(metrics, statistics, StateLog()),
             allow_partial=config.allow_partial,
@@ -68,6 +71,7 @@ class Assembly:
                 config=config,
                 statistics=statistics.entry,
                 render_metrics=metrics.render,
+                reload_config=partial(self._reloading.reload_model, self.repository),
                 pool=self._pool,
                 access_log=log_access if config.access_log else None,
             )
@@ -96,6 +100,10 @@ class Assembly:
         gc.collect()
         gc.freeze()
 
+    def reload(self) -> None:
+        """Read the configuration again in the background; what comes of it is in the log."""
+        self._reloading.start(self.repository)
+
     async def drain(self) -> None:
         """Finish what was admitted, refuse the rest, close the connections."""
         await self.server.drain()
@@ -103,6 +111,7 @@ class Assembly:
     async def close(self) -> None:
         """Give everything back; without a `drain` before, connections are cut. May be called again."""
         self._lag.stop()
+        self._reloading.close()
         await self.server.close()
         await self.repository.drain(0)
         self._pool.shutdown(wait=False, cancel_futures=True)

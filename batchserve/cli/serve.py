@@ -35,7 +35,7 @@ def serve(paths: tuple[Path, ...], config_file: Path | None, sets: tuple[str, ..
     """Serve the models under PATH.
 
     A PATH is a .onnx file, a folder of .onnx files, a repository of models (MODEL/VERSION/model.onnx), or the folder of
-    one model of such a repository.
+    one model of such a repository. SIGHUP reads the configuration again, SIGTERM and SIGINT stop the server.
     """
     settings = load_settings(config_file, sets, flags)
 
@@ -72,8 +72,10 @@ async def _serve(assemble: Callable[[], Assembly], drain_timeout_s: float) -> bo
         ConfigError: There is no runtime, or the address cannot be listened on.
     """
     stop = StopSignals(say, format_duration(drain_timeout_s))
-    stop.install(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    stop.install(loop)
     assembly = assemble()
+    stop.install_reload(loop, assembly.reload)
     try:
         await assembly.start()
         say(f"Listening on {assembly.server.url}; loading models")

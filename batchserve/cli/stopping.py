@@ -1,4 +1,4 @@
-"""Signals that end a server: the first drains, the second stops at once."""
+"""Signals that end a server: the first drains, the second stops at once. SIGHUP reads the configuration again."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ class StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._arrived, number)
 
+    def install_reload(self, loop: asyncio.AbstractEventLoop, reload: Callable[[], None]) -> None:
+        """Call `reload` at each SIGHUP.
+
+        A terminal that is closed sends the same signal: a server that was started in one and has lost it stops.
+        """
+        had_terminal = _has_terminal()
+
+        def hung_up() -> None:
+            if had_terminal and not _has_terminal():
+                if not self._first.is_set():
+                    self._arrived(signal.SIGHUP)
+            else:
+                reload()
+
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+
     async def wait(self) -> None:
         """Wait for the first signal."""
         await self._first.wait()
@@ -45,3 +61,12 @@ class StopSignals:
         sys.stderr.flush()
         # A batch cannot be interrupted and its thread would keep the process: leave without waiting for any of them.
         os._exit(128 + number)
+
+
+def _has_terminal() -> bool:
+    """Say whether the process has a controlling terminal."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True

@@ -50,11 +50,20 @@ class ModelSettings:
 class Settings:
     """The configuration of one process: read once, asked for each model when it is loaded.
 
-    What the command line, the environment and the configuration file say never changes afterwards; `model.toml` and
-    `config.pbtxt` are read again for each load, so that a reload sees their changes. Any thread.
+    It never changes: what the configuration file says later is in what `reread` returns. `model.toml` and
+    `config.pbtxt` are read again each time a model is asked for. Any thread.
     """
 
-    def __init__(self, flags: Layer, environment: Layer, file: Layer, warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        flags: Layer,
+        environment: Layer,
+        file: Layer,
+        warnings: Sequence[str] = (),
+        *,
+        config_file: Path | None = None,
+    ) -> None:
+        self.config_file = config_file
         self._flags = flags
         self._environment = environment
         self._file = file
@@ -88,7 +97,16 @@ class Settings:
         """
         file = file_layer(config_file) if config_file is not None else Layer()
         environment, warnings = environment_layer(environ or {})
-        return cls(flag_layer(sets, flags or {}), environment, file, warnings)
+        return cls(flag_layer(sets, flags or {}), environment, file, warnings, config_file=config_file)
+
+    def reread(self) -> Settings:
+        """Read the configuration file again; the command line and the environment are those of the process.
+
+        Raises:
+            ConfigError: Something in the file cannot be.
+        """
+        file = file_layer(self.config_file) if self.config_file is not None else Layer()
+        return Settings(self._flags, self._environment, file, self.warnings, config_file=self.config_file)
 
     def check_model_names(self, names: Collection[str]) -> None:
         """Refuse settings for models that are not served.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
     from batchserve.core.request import Request
@@ -35,6 +35,15 @@ class Limits:
         client_weights: Shares of clients that have more or less than 1.
         max_clients: Clients that are kept apart at once.
     """
+
+    RECONFIGURABLE: ClassVar[tuple[str, ...]] = (
+        "latency_target_s",
+        "shed",
+        "max_queue_delay_s",
+        "max_queue_size",
+        "weight",
+    )
+    """What may change while the model serves (batching.md section 10)."""
 
     max_batch_size: int
     timeout_s: float
@@ -70,6 +79,10 @@ class Limits:
     def run_rows(self) -> int:
         """Rows in one run as the rules read it: no batch axis counts as 1."""
         return max(1, self.max_batch_size)
+
+    def reconfigured(self, wanted: Limits) -> Limits:
+        """Take from other limits what may change while the model serves."""
+        return replace(self, **{name: getattr(wanted, name) for name in self.RECONFIGURABLE})
 
     def oversize(self, rows: int) -> str:
         """Say why a request of so many rows can never run, "" if it can (batching.md section 6, rule 2)."""

@@ -245,10 +245,12 @@ class Policy:
         self._drain_until_s = until_s
 
     def reconfigure(self, limits: Limits) -> None:
-        """Follow a changed `latency_target`, `shed`, `max_queue_delay`, `max_queue_size` or `weight` from now on.
+        """Go on with other limits from the next decision. Deadlines that were given out stay.
 
-        Deadlines that were given out stay.
+        Args:
+            limits: Differs in `Limits.RECONFIGURABLE` only.
         """
+        assert limits == self.limits.reconfigured(limits), "only some limits can change while a model serves"
         if limits.latency_target_s != self.limits.latency_target_s:
             self.arrivals = Rate(limits.latency_target_s)
         self.limits = limits

@@ -14,6 +14,7 @@ from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.tensors import ModelSignature
+from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
 from batchserve.engine.placement import Placement
 from batchserve.engine.scheduler import Release, Reply, Scheduler
@@ -43,7 +44,8 @@ class Model:
     Attributes:
         name: Its name on the wire.
         version: Its version; the wire shows it in decimal.
-        config: The effective configuration.
+        config: The effective configuration; `reconfigure` replaces it.
+        limits: The limits in force, with every default resolved; another object after each change.
         signature: Inputs, outputs and the rows of one run.
         session: What runs it.
         curve: Rows and seconds measured at load, ascending; empty if nothing was measured.
@@ -70,7 +72,7 @@ class Model:
             session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows)
         )
         self._listeners = listeners
-        limits = _limits(config, self.signature.max_batch_size)
+        self.limits = limits = _limits(config, self.signature.max_batch_size)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
@@ -94,11 +96,6 @@ class Model:
         group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
 
     # --- what it is -----------------------------------------------------------------------------------------------
-
-    @property
-    def limits(self) -> Limits:
-        """The limits in force, with every default resolved."""
-        return self._policy.limits
 
     @property
     def instances(self) -> int:
@@ -188,7 +185,19 @@ class Model:
         """Count a request that the frontend turned away before it was submitted."""
         self._policy.count_refused(reason)
 
-    # --- its end --------------------------------------------------------------------------------------------------
+    # --- its configuration and its end --------------------------------------------------------------------------------
+
+    def reconfigure(self, config: ModelConfig) -> Changes:
+        """Put in force what may change while it serves (batching.md section 10); the rest waits for the next load.
+
+        Args:
+            config: What the configuration says now.
+        """
+        changes, self.config = compare(self.config, config)
+        if changes.applied:
+            self.limits = self.limits.reconfigured(_limits(self.config, self.signature.max_batch_size))
+            self._scheduler.reconfigure(self.limits)
+        return changes
 
     def start_drain(self, timeout_s: float) -> None:
         """Take no more work from now on; what still waits after `timeout_s` is refused."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import ModelFile
+from batchserve.engine.changes import Changes
 from batchserve.engine.devices import Devices
 from batchserve.engine.events import ModelState
 from batchserve.engine.model import Model, load_model
@@ -131,6 +132,10 @@ class Repository:
         """Return the names of all models that are known, loaded or not."""
         return sorted(self._named)
 
+    def sources(self) -> list[ModelSource]:
+        """Return where each known model lies, by name."""
+        return [named.source for _, named in sorted(self._named.items())]
+
     def versions(self, name: str) -> list[int]:
         """Return the versions of a model that serve, ascending.
 
@@ -209,6 +214,27 @@ class Repository:
             for number, version in named.versions.items():
                 if version.model is not None:
                     self._retire(named, number, version, "unloaded")
+
+    async def reconfigure(self, name: str, config: ModelConfig) -> Changes:
+        """Put in force what may change while a model serves, in all of its versions; waits for a load under way.
+
+        Args:
+            name: The model.
+            config: What its configuration says now.
+
+        Returns:
+            What changed. Nothing did in a model of which no version serves: its next load reads all of it.
+
+        Raises:
+            ModelNotFound: No such model.
+        """
+        named = self._known(name)
+        changes = Changes()
+        async with named.lock:
+            for _, version in sorted(named.versions.items()):
+                if version.model is not None:
+                    changes = version.model.reconfigure(config)
+        return changes
 
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work everywhere, finish what is queued within `timeout_s`, and give everything back."""

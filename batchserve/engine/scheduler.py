@@ -19,6 +19,7 @@ from batchserve.errors import BackendError, InternalError, RequestError
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
     from batchserve.core.batch import Batch
+    from batchserve.core.limits import Limits
     from batchserve.core.policy import Decision, Policy
     from batchserve.engine.devices import DeviceGroup
 
@@ -111,6 +112,11 @@ class Scheduler:
         _release(ticket)
         self._on_ended(RequestsEnded("cancelled", (ticket.request.arrival_s,), time.monotonic()))
         self._turn()  # if it was the head, or the last of a drain, something may have changed
+
+    def reconfigure(self, limits: Limits) -> None:
+        """Go on with other limits; see `Policy.reconfigure`. What they change for those that wait is done now."""
+        self.policy.reconfigure(limits)
+        self._turn()
 
     def start_drain(self, timeout_s: float) -> None:
         """Stop admission now; what waits is finished within `timeout_s`, the rest given up then.

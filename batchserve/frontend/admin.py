@@ -1,11 +1,14 @@
-"""The endpoints around inference: repository control and shared memory (protocol.md sections 11 and 12)."""
+"""The endpoints around inference: repository control, reload of configuration, and shared memory.
+
+Sources: protocol.md sections 11 and 12, batching.md section 10.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import msgspec
 
@@ -15,10 +18,11 @@ from batchserve.frontend.routes import Route, is_plain_name
 from batchserve.frontend.wording import describe
 
 if TYPE_CHECKING:
-    from batchserve.config import ServerConfig
-    from batchserve.engine.repository import Repository
+    from batchserve.frontend.services import Services
 
 __all__ = ["Admin", "json_object", "region_status", "register_cuda_region", "register_system_region"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -29,14 +33,14 @@ class Admin:
     Loads and unloads go on when the client that asked for them leaves: half a load helps nobody.
 
     Args:
-        repository: The models.
-        config: Says whether control is switched on.
+        services: The models, and whether control is switched on.
     """
 
-    def __init__(self, repository: Repository, config: ServerConfig) -> None:
-        self._repository = repository
-        self._is_allowed = config.admin
-        self._tasks: set[asyncio.Task[None]] = set()
+    def __init__(self, services: Services) -> None:
+        self._repository = services.repository
+        self._reload_config = services.reload_config
+        self._is_allowed = services.config.admin
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def index(self, members: Mapping[str, Any]) -> list[dict[str, str]]:
         """List models and versions; `{"ready": true}` leaves out those that are not ready.
@@ -96,18 +100,36 @@ class Admin:
                 )
         await self._finish(self._repository.unload(_model_name(route)))
 
+    async def reload(self, route: Route, members: Mapping[str, Any]) -> dict[str, object]:
+        """Read a model's configuration again and put in force what may change while it serves.
+
+        Returns:
+            The keys that changed, and those that wait for something else, with what that is.
+
+        Raises:
+            InvalidRequest: It carries a parameter, or the configuration cannot be used; nothing has changed then.
+            ModelNotFound: No such model.
+        """
+        for name in _parameters(members):
+            raise InvalidRequest(
+                f"reload of model '{route.target}': parameter '{name}' is not supported; expected none, "
+                "since the configuration is read from its files only"
+            )
+        changes = await self._finish(self._reload_config(_model_name(route)))
+        return {"applied": list(changes.applied), "not_applied": dict(changes.not_applied)}
+
     async def close(self) -> None:
         """Wait for what is under way."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _finish(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _finish(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.debug("repository control failed: %s", error)  # read here too, for when the client has left

@@ -69,7 +69,7 @@ class App:
         self.budget = MemoryBudget(services.config.max_inflight_bytes)
         self.inference = Inference(services, self.budget, self.find_model)
         self._answered = [0] * 6  # by first digit of the status
-        self._admin = Admin(services.repository, services.config)
+        self._admin = Admin(services)
         self._handlers: dict[str, _Handler] = {
             **dict.fromkeys(PROBES, self._probe),
             "metrics": self._metrics,
@@ -79,6 +79,7 @@ class App:
             "index": self._index,
             "load": self._load,
             "unload": self._unload,
+            "reload": self._reload,
             "regions": self._regions,
             "region": self._region,
             "register_system_region": self._register_system_region,
@@ -256,6 +257,10 @@ class App:
         self._admin.check_allowed(route)
         await self._admin.unload(route, await self._members(request))
         return json_response({})
+
+    async def _reload(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        self._admin.check_allowed(route)
+        return json_response(await self._admin.reload(route, await self._members(request)))
 
     async def _members(self, request: web.BaseRequest) -> dict[str, Any]:
         """Read a body that is empty or a JSON object."""

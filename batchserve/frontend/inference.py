@@ -17,6 +17,7 @@ from batchserve.frontend.timing import ASK_HEADER, is_asked, timing_headers
 from batchserve.frontend.v2 import ModelInfo, decode, encode
 
 if TYPE_CHECKING:
+    from batchserve.core.limits import Limits
     from batchserve.core.request import Request, Response
     from batchserve.engine.model import Model
     from batchserve.frontend.compression import Encoding
@@ -62,8 +63,8 @@ class Inference:
         self._pool = services.pool
         self._budget = budget
         self._find_model = find_model
-        self._last: tuple[Model | None, ModelInfo | None] = (None, None)  # quicker to ask than the dictionary
-        self._infos: WeakKeyDictionary[Model, ModelInfo] = WeakKeyDictionary()
+        self._last: tuple[Limits | None, ModelInfo | None] = (None, None)  # quicker to ask than the dictionary
+        self._infos: WeakKeyDictionary[Model, tuple[Limits, ModelInfo]] = WeakKeyDictionary()
 
     async def answer(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         """Answer an inference request. If it is cancelled here, the request leaves its queue.
@@ -108,22 +109,24 @@ class Inference:
         return info, *self.read(info, body, header_length, arrival_s)
 
     def info(self, model: Model) -> ModelInfo:
-        """Return what the codec needs of a model version."""
+        """Return what the codec needs of a model version, made anew when its limits have changed."""
         last, known = self._last
-        if model is last:
+        limits = model.limits  # each version has an object of its own, and another one after each change
+        if limits is last:
             return cast("ModelInfo", known)
-        info = self._infos.get(model)
-        if info is None:
-            info = self._infos[model] = ModelInfo(
+        made_for, info = self._infos.get(model, (None, None))
+        if info is None or made_for is not limits:
+            info = ModelInfo(
                 name=model.name,
                 version=str(model.version),
                 signature=model.signature,
-                max_queue_size=model.max_queue_size,
-                split_large=model.config.split_large,
-                allow_timeout_override=model.config.allow_timeout_override,
-                priority_levels=model.config.priority_levels,
+                max_queue_size=limits.max_queue_size,
+                split_large=limits.split_large,
+                allow_timeout_override=limits.allow_timeout_override,
+                priority_levels=limits.priority_levels,
             )
-        self._last = (model, info)
+            self._infos[model] = (limits, info)
+        self._last = (limits, info)
         return info
 
     async def _respond(

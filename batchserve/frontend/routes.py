@@ -80,6 +80,8 @@ def find_route(raw_path: str) -> Route | None:
     if fixed is not None:
         return fixed
     match raw_path.split("/"):
+        case ["", "v2", "models", model, "config", "reload"] if model:
+            return Route("reload", _POST, _decode(model))
         case ["", "v2", "models", model, *rest] if model:
             return _model_route(model, rest)
         case ["", "v2", "repository", "models", model, verb] if model and verb in _REPOSITORY_VERBS:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from batchserve.config import ServerConfig
+    from batchserve.engine.changes import Changes
     from batchserve.engine.model import Model
     from batchserve.engine.repository import Repository
 
@@ -28,6 +29,8 @@ class Services:
         statistics: Gives the statistics entry of one model version (protocol.md section 9), of plain JSON types. Called
             on the event loop.
         render_metrics: Takes an `Accept` header and gives the page and its content type. Called on the event loop.
+        reload_config: Reads the configuration of the model of that name again, and says what changed; raises
+            RequestError. Called on the event loop.
         pool: Small helper threads for large JSON and compression. Its owner shuts it down after the server is closed.
         access_log: Told of each request that was answered; None for no access log.
     """
@@ -36,5 +39,6 @@ class Services:
     config: ServerConfig
     statistics: Callable[[Model], Mapping[str, object]]
     render_metrics: Callable[[str], tuple[bytes, str]]
+    reload_config: Callable[[str], Coroutine[Any, Any, Changes]]
     pool: Executor
     access_log: AccessLog | None = None

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
 from batchserve.core.cost import CostModel
 from batchserve.core.request import Request, Response
+from batchserve.core.ticket import Outcome
 from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
 from batchserve.engine.model import Model, load_model
 from batchserve.engine.placement import Placement
@@ -456,3 +458,33 @@ async def test_memory_goes_back_when_the_model_fails_or_the_deadline_passes(load
     assert failed.heard == expired.heard == ["reply", "release"]
     gate.set()
     await blocker
+
+
+async def test_new_limits_hold_from_the_next_decision_and_deadlines_given_out_stay(load: Load) -> None:
+    model, _, gate, blocker = await held_model(load, max_queue_size=2, timeout_s=30.0, max_batch_size=2)
+    waiting = request()
+    ticket = model.submit(waiting, lambda result: None)
+    changes = model.reconfigure(replace(model.config, max_queue_size=1, latency_target_s=0.5, instances=3))
+    assert (changes.applied, list(changes.not_applied)) == (("latency_target", "max_queue_size"), ["instances"])
+    assert ticket.deadline_s == waiting.arrival_s + 30.0
+    assert (model.limits.max_queue_size, model.limits.latency_target_s, model.limits.shed) == (1, 0.5, True)
+    assert (model.config.instances, model.config.max_queue_size) == (1, 1)
+    with pytest.raises(QueueFull):
+        model.submit(request(), lambda result: None)
+    gate.set()
+    await blocker
+    await drain(model, 1.0)
+    assert ticket.outcome is Outcome.COMPLETED
+
+
+async def test_a_batch_held_by_the_old_delay_goes_when_the_new_one_is_over(load: Load) -> None:
+    """Without a decision at the change it would wait for the old timer, an hour."""
+    backend = FakeBackend()
+    model = await load(backend, max_queue_delay_s=3600.0, timeout_s=7200.0, max_batch_size=4, warmup_budget_s=5.0)
+    warmed = len(backend.runs)
+    waiting = asyncio.create_task(model.infer(request()))
+    await queued(model, 1)
+    model.reconfigure(replace(model.config, max_queue_delay_s=0.0))
+    async with asyncio.timeout(20):
+        await waiting
+    assert len(backend.runs) == warmed + 1

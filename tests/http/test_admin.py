@@ -17,6 +17,7 @@ ADMIN = ServerConfig(admin=True)
 INFER = "/v2/models/echo/infer"
 LOAD = "/v2/repository/models/echo/load"
 UNLOAD = "/v2/repository/models/echo/unload"
+RELOAD = "/v2/models/echo/config/reload"
 
 
 async def test_control_that_is_off_is_403_whatever_the_body_and_the_model(serve: Serve) -> None:
@@ -75,6 +76,58 @@ async def test_a_large_body_with_what_is_not_supported_is_400_as_well(serve: Ser
     async with await service.client() as client:
         body = {"parameters": {"file:1/model.onnx": "A" * 1_000_000}}
         assert (await client.post(LOAD, json.dumps(body).encode())).status == 400
+
+
+async def test_reload_of_configuration_is_403_unless_admin_and_takes_no_other_method(serve: Serve) -> None:
+    service = await serve(FakeBackend())
+    async with await service.client() as client:
+        reply = await client.post(RELOAD, b"{bad")
+        assert (reply.status, "reload of model 'echo'" in reply.error) == (403, True)
+        assert (await client.get(RELOAD)).status == 405
+
+
+async def test_reload_puts_in_force_what_can_change_and_names_the_rest(serve: Serve) -> None:
+    models = {"echo": quick(max_batch_size=2)}
+    service = await serve(FakeBackend(), models, config=ADMIN)
+    async with await service.client() as client:
+        assert (await client.post(INFER, infer_body(*range(9)))).status == 200
+        assert (await client.post(RELOAD)).json == {"applied": [], "not_applied": {}}
+        models["echo"] = quick(max_batch_size=4, max_queue_size=8, weight=2.0, instances=2)
+        reply = await client.post(RELOAD, b"{}")
+        assert reply.status == 200
+        assert reply.json == {
+            "applied": ["max_queue_size", "weight"],
+            "not_applied": {
+                "max_batch_size": "takes effect when the model is loaded again",
+                "instances": "takes effect when the model is loaded again",
+            },
+        }
+        too_many = await client.post(INFER, infer_body(*range(9)))
+        assert (too_many.status, "max_queue_size = 8" in too_many.error) == (400, True)
+        models["echo"] = quick(max_batch_size=4, max_queue_size=9, weight=2.0, instances=2)
+        assert (await client.post(RELOAD)).json["applied"] == ["max_queue_size"]
+        assert (await client.post(INFER, infer_body(*range(9)))).status == 200
+        assert (await client.post(LOAD)).status == 200
+        assert (await client.post(RELOAD)).json == {"applied": [], "not_applied": {}}
+        assert service.model().limits.slots == 2
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "word"),
+    [
+        (RELOAD, {"parameters": {"weight": 3}}, 400, "parameter 'weight' is not supported"),
+        (RELOAD, [], 400, "expected a JSON object"),
+        ("/v2/models/none/config/reload", {}, 404, "'none'"),
+        ("/v2/models/a%2Fb/config/reload", {}, 404, "'a/b'"),
+    ],
+)
+async def test_reload_that_cannot_be_honoured_says_why(
+    serve: Serve, path: str, body: object, status: int, word: str
+) -> None:
+    service = await serve(FakeBackend(), config=ADMIN)
+    async with await service.client() as client:
+        reply = await client.post(path, json.dumps(body).encode())
+        assert (reply.status, word in reply.error) == (status, True)
 
 
 async def test_control_of_an_unknown_model_is_404(serve: Serve) -> None:

@@ -14,7 +14,7 @@ from support.http_service import Serve, Service, infer_body, until
 from support.raw_http import RawClient, request_bytes
 
 from batchserve.backends.fake import FakeBackend
-from batchserve.config import ServerConfig
+from batchserve.config import ModelConfig, ServerConfig
 from batchserve.engine.repository import Repository
 from batchserve.errors import ConfigError
 from batchserve.frontend.guard import GuardedServer
@@ -131,6 +131,7 @@ def server_on(host: str, port: int) -> Server:
         config=ServerConfig(host=host, port=port),
         statistics=lambda model: {},
         render_metrics=lambda accept: (b"", "text/plain"),
+        reload_config=lambda name: repository.reconfigure(name, ModelConfig()),
         pool=ThreadPoolExecutor(1),
     )
     return Server(services)

@@ -101,14 +101,14 @@ class _Lines:
 class ServeProcess:
     """`batchserve serve` on a free port. Whoever starts it calls `close`, which ends it in any case."""
 
-    def __init__(self, arguments: Sequence[str | Path], environ: Mapping[str, str] | None = None) -> None:
+    def __init__(self, arguments: Sequence[str | Path], environ: Mapping[str, str] | None = None, **popen: Any) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, "serve", *map(str, arguments)],
             env=clean_environment(environ),
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            **{"stdin": subprocess.DEVNULL, **popen},
         )
         assert self.process.stdout is not None
         assert self.process.stderr is not None

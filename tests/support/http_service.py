@@ -117,7 +117,7 @@ async def start_service(
 
     Args:
         backend: Loads them.
-        models: Configuration of each by name; one named `echo` by default.
+        models: Configuration of each by name; one named `echo` by default. Read again for each load and reload.
         sources: Where they lie; by default one version each, in files that need not exist.
         config: The `[server]` table; host and port are replaced.
         with_access_log: Collect accesses.
@@ -140,6 +140,7 @@ async def start_service(
             config=_with(given, host="127.0.0.1", port=0, http_fast_path=ways.fast_path),
             statistics=entry or statistics.entry,
             render_metrics=lambda accept: (b"# accept: " + accept.encode() + b"\n", TEXT),
+            reload_config=lambda name: repository.reconfigure(name, known.get(name, ModelConfig())),
             pool=pool,
             access_log=log,
         )
