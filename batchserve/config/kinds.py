@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +16,13 @@ __all__ = [
     "device",
     "duration",
     "flag",
-    "names",
+    "header_name",
     "positive_number",
-    "row_counts",
+    "read_weight",
     "size",
     "text",
     "toml_string",
-    "version_policy",
+    "weight_from_text",
     "whole_number",
 ]
 
@@ -31,7 +31,7 @@ _FALSE = frozenset({"false", "0", "no", "off"})
 
 _NUMBER = re.compile(r"[+-]?[0-9]{1,19}(\.[0-9]{1,19})?")
 _SMALLEST, _LARGEST = 1e-6, 1e6
-_MOST_ROWS = 1 << 20
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 _DEVICE = re.compile(r"(?P<kind>[a-z][a-z0-9_]{0,30})(:(?P<number>[0-9]{1,3}))?")
 
 
@@ -86,6 +86,17 @@ def text() -> Kind:
     return Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
 
 
+def header_name() -> Kind:
+    """The name of an HTTP header."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or not _HEADER.fullmatch(value.strip()):
+            raise BadValueError("is no name of an HTTP header")
+        return value.strip()
+
+    return Kind("header name", "a header's name such as X-Client-Id", read, lambda given: given, toml_string)
+
+
 def flag(*, auto: bool = False) -> Kind:
     """True or false; as text also 1, 0, yes, no, on, off.
 
@@ -106,23 +117,26 @@ def flag(*, auto: bool = False) -> Kind:
     return _with_word(kind, "auto") if auto else kind
 
 
+def read_weight(value: object) -> float:
+    """Read a number above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        is_number_in_quotes = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
+        raise BadValueError("is not a number", "write it without quotes" if is_number_in_quotes else "")
+    if value <= 0:
+        raise BadValueError("is not above 0")
+    if not _SMALLEST <= value <= _LARGEST:
+        raise BadValueError("is out of all proportion")
+    return float(value)
+
+
+def weight_from_text(given: str) -> object:
+    """Turn text into a number if it is one."""
+    return float(given) if _NUMBER.fullmatch(given.strip()) else given
+
+
 def positive_number() -> Kind:
     """A number above 0, whole or not."""
-
-    def read(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            is_number_in_quotes = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
-            raise BadValueError("is not a number", "write it without quotes" if is_number_in_quotes else "")
-        if value <= 0:
-            raise BadValueError("is not above 0")
-        if not _SMALLEST <= value <= _LARGEST:
-            raise BadValueError("is out of all proportion")
-        return float(value)
-
-    def from_text(given: str) -> object:
-        return float(given) if _NUMBER.fullmatch(given.strip()) else given
-
-    return Kind("number above 0", "a number above 0, such as 1, 2.5 or 0.1", read, from_text, repr)
+    return Kind("number above 0", "a number above 0, such as 1, 2.5 or 0.1", read_weight, weight_from_text, repr)
 
 
 def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False) -> Kind:
@@ -224,63 +238,6 @@ def choice(*values: str) -> Kind:
     return Kind(listed, listed, read, lambda given: given.strip(), toml_string)
 
 
-def _listed(given: str) -> list[str]:
-    """Split text at commas; text in TOML's brackets keeps its brackets away."""
-    stripped = given.strip()
-    if stripped.startswith("[") and stripped.endswith("]"):
-        stripped = stripped[1:-1]
-    return [part.strip().strip("\"'") for part in stripped.split(",")]
-
-
-def names() -> Kind:
-    """A list of names, most preferred first; one name needs no list."""
-
-    def read(value: object) -> tuple[str, ...]:
-        parts = [value] if isinstance(value, str) else value
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise BadValueError("is not a list of names")
-        stripped = tuple(part.strip() for part in parts)
-        if not stripped or not all(stripped):
-            raise BadValueError("has an empty name in it" if stripped else "is empty")
-        if not all(name.isprintable() for name in stripped):
-            raise BadValueError("has characters in it that cannot be printed")
-        if twice := next((name for name in stripped if stripped.count(name) > 1), None):
-            raise BadValueError(f"has {twice!r} twice")
-        return stripped
-
-    def show(value: Sequence[str]) -> str:
-        return "[" + ", ".join(toml_string(name) for name in value) + "]"
-
-    return Kind("list of names", "a name or a list of names, most preferred first", read, _listed, show)
-
-
-def row_counts() -> Kind:
-    """A list of numbers of rows, none at all for `[]` or `none`; the field's value is ascending, each once."""
-
-    def read(value: object) -> tuple[int, ...]:
-        if value == "none":
-            return ()
-        parts = value if isinstance(value, list) else [value]
-        numbers = [part for part in parts if isinstance(part, int) and not isinstance(part, bool)]
-        if len(numbers) < len(parts):
-            raise BadValueError("is not a list of whole numbers")
-        for part in numbers:
-            if not 1 <= part <= _MOST_ROWS:
-                raise BadValueError(f"has {part} in it, which is no number of rows", "rows count from 1")
-        return tuple(sorted(set(numbers)))
-
-    def from_text(given: str) -> object:
-        parts = [part for part in _listed(given) if part] if given.strip() != "none" else []
-        is_numbers = all(re.fullmatch(r"[+-]?[0-9]{1,19}", part) for part in parts)
-        return [int(part) for part in parts] if is_numbers and (parts or given.strip() in ("none", "[]")) else given
-
-    return Kind("list of rows", "whole numbers of rows such as [4, 8], or none", read, from_text, _show_rows)
-
-
-def _show_rows(rows: Sequence[int]) -> str:
-    return "[" + ", ".join(map(str, rows)) + "]"
-
-
 def device() -> Kind:
     """A device, or `auto`; the field's value leaves out the number of the first: `cuda:0` is `cuda`."""
 
@@ -293,44 +250,3 @@ def device() -> Kind:
 
     kind = Kind("device", "a device such as cpu, cuda or cuda:1", read, lambda given: given.strip(), toml_string)
     return _with_word(kind, "auto")
-
-
-def version_policy() -> Kind:
-    """Which versions are served: `latest`, `latest:N`, `all`, or version numbers.
-
-    The field's value is a canonical string: `latest`, `latest:2`, `all` or `1,3` (ascending, each once).
-    """
-    numbers = re.compile(r"[0-9]{1,18}(\s*,\s*[0-9]{1,18})*")
-
-    def read(value: object) -> str:
-        versions = [value] if isinstance(value, int) and not isinstance(value, bool) else value
-        if isinstance(versions, list):
-            if not versions:
-                raise BadValueError("names no version")
-            if not all(isinstance(version, int) and not isinstance(version, bool) for version in versions):
-                raise BadValueError("has something in it that is not a version number")
-            return _canonical(versions)
-        if not isinstance(value, str):
-            raise BadValueError("is not a version policy")
-        word = value.strip()
-        if word in ("latest", "all"):
-            return word
-        if latest := re.fullmatch(r"latest\s*:\s*([0-9]{1,9})", word):
-            if int(latest[1]) == 0:
-                raise BadValueError("serves no version")
-            return "latest" if int(latest[1]) == 1 else f"latest:{int(latest[1])}"
-        if numbers.fullmatch(word):
-            return _canonical([int(part) for part in word.split(",")])
-        raise BadValueError("is not a version policy", did_you_mean(word, ("latest", "all")))
-
-    def from_text(given: str) -> object:
-        return given.strip().strip("[]")
-
-    return Kind("version policy", "latest, latest:N, all, or version numbers such as 1,3", read, from_text, toml_string)
-
-
-def _canonical(versions: Sequence[int]) -> str:
-    for version in versions:
-        if not 1 <= version < 2**63:
-            raise BadValueError(f"has {version} in it, which is no version number", "versions count from 1")
-    return ",".join(str(version) for version in sorted(set(versions)))

@@ -17,14 +17,13 @@ from batchserve.config.kinds import (
     device,
     duration,
     flag,
-    names,
+    header_name,
     positive_number,
-    row_counts,
     size,
     text,
-    version_policy,
     whole_number,
 )
+from batchserve.config.list_kinds import names, row_counts, version_policy, weights
 
 __all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
 
@@ -113,6 +112,9 @@ class ServerConfig:
     drain_timeout_s: float = _key(
         30.0, duration(), "Time for admitted work on shutdown; no model's `drain_timeout` is longer than this."
     )
+    client_header: str = _key(
+        "X-Client-Id", header_name(), "Header that names the client of a request, for `fair_clients`."
+    )
     admin: bool = _key(False, flag(), "Answer the endpoints that load, unload and reload models.")
     http_fast_path: str = _key(
         "on", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
@@ -183,6 +185,15 @@ class ModelConfig:
         1.0, positive_number(), "Share of a device that several models want, relative to the others' weights."
     )
     priority_levels: int = _key(1, whole_number(1, 1000), "Levels of importance, from `1`, the most important.")
+    fair_clients: bool = _key(
+        False, flag(), "Share the model's time evenly among clients, told apart by the header `client_header`."
+    )
+    client_weights: tuple[tuple[str, float], ...] = _key(
+        (), weights(), "Shares of clients that are to have more or less than the others, whose weight is `1`."
+    )
+    max_clients: int = _key(
+        1000, whole_number(1, 1_000_000), "Clients that are told apart at once; those beyond share one share."
+    )
     split_large: bool = _key(True, flag(), "Cut a request with more rows than `max_batch_size` into several runs.")
     isolate_failures: bool = _key(True, flag(), "When a batch fails, run its halves to find the guilty requests.")
     drain_timeout_s: float = _key(30.0, duration(), "Time for queued work on unload, reload and shutdown.")

@@ -35,6 +35,7 @@ class Request:
         id: The client's name for it, "" for none.
         client: Who sent it, for fairness between clients; "" if nobody asked.
         parameters: Scalars that the client sent and the server does not interpret.
+        client: Who sent it, as the configured header says; "" if it says nothing.
     """
 
     inputs: tuple[Array, ...]

@@ -293,6 +293,9 @@ def _limits(config: ModelConfig, max_batch_size: int) -> Limits:
         preferred_batch_sizes=tuple(rows for rows in config.preferred_batch_sizes if rows <= max(1, max_batch_size)),
         weight=config.weight,
         run_timeout_s=config.run_timeout_s,
+        is_fair=config.fair_clients,
+        client_weights=dict(config.client_weights),
+        max_clients=config.max_clients,
     )
 
 

@@ -139,6 +139,8 @@ class Exchange:
             self._submit(request)
 
     def _submit(self, request: Request) -> None:
+        if self._head.client:
+            request.client = self._head.client
         try:
             self._ticket = self._model.submit(request, self._reply, self._give_back)
         except RequestError as error:

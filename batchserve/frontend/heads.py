@@ -19,7 +19,7 @@ from batchserve.frontend.timing import is_asked
 if TYPE_CHECKING:
     from batchserve.frontend.routes import Route
 
-__all__ = ["Head", "HeadCache", "check_beginning", "parse_head"]
+__all__ = ["Head", "HeadCache", "check_beginning", "client_name", "parse_head"]
 
 MAX_HEADERS = 128
 """Header lines in one head; the aiohttp application's own limit."""
@@ -29,6 +29,9 @@ MOST_CACHED = 1024
 
 LONGEST_CACHED = 2048
 """Bytes of the longest head that is remembered, so that the cache never holds more than 2 MiB of keys."""
+
+LONGEST_CLIENT = 256
+"""Characters that tell clients apart, so that what is kept of them is bounded."""
 
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # within a line: everything but a tab
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/[0-9]\.[0-9]")
@@ -48,6 +51,7 @@ class Head:
         accept_encoding: Value of `Accept-Encoding`, None if absent.
         wants_timing: True if the answer shall say where its time went.
         path: The path as sent, for the access log.
+        client: Who sent it, see `client_name`.
     """
 
     route: Route | None
@@ -57,12 +61,18 @@ class Head:
     accept_encoding: str | None
     wants_timing: bool
     path: str
+    client: str = ""
 
 
 class HeadCache:
-    """Heads seen before, by their bytes. Event loop only."""
+    """Heads seen before, by their bytes. Event loop only.
 
-    def __init__(self) -> None:
+    Args:
+        client_header: Name of the header that names the client; "" if none does.
+    """
+
+    def __init__(self, client_header: str = "") -> None:
+        self._client_header = client_header.lower().encode()
         self._heads: dict[bytes, Head] = {}
 
     def find(self, raw: bytes) -> Head:
@@ -74,7 +84,7 @@ class HeadCache:
         """
         head = self._heads.get(raw)
         if head is None:
-            head = parse_head(raw)
+            head = parse_head(raw, self._client_header)
             if len(raw) <= LONGEST_CACHED:
                 if len(self._heads) >= MOST_CACHED:
                     self._heads.clear()
@@ -96,8 +106,8 @@ class _Collector:
         self.headers.append((name.lower(), value))
 
 
-def parse_head(raw: bytes) -> Head:
-    """Parse a head; see `HeadCache.find`."""
+def parse_head(raw: bytes, client_header: bytes = b"") -> Head:
+    """Parse a head; see `HeadCache.find`. `client_header` is in lower case."""
     _check_lines(raw)
     found = _Collector()
     parser = httptools.HttpRequestParser(found)
@@ -125,7 +135,13 @@ def parse_head(raw: bytes) -> Head:
         accept_encoding=_text(named.get(b"accept-encoding")),
         wants_timing=is_asked(_text(named.get(b"x-server-timing"))),
         path=path,
+        client=client_name(named.get(client_header, b"").decode("utf-8", "surrogateescape")),
     )
+
+
+def client_name(value: str | None) -> str:
+    """Name a client by its header's value, the same on both ways to the server; "" if it has none."""
+    return value.strip()[:LONGEST_CLIENT] if value else ""
 
 
 def check_beginning(data: bytes) -> None:

@@ -49,7 +49,7 @@ class HotPath:
         self.loop = asyncio.get_running_loop()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.pool = BufferPool(min(MAX_IDLE_BUFFER_BYTES, services.config.max_inflight_bytes))
-        self.heads = HeadCache()
+        self.heads = HeadCache(services.config.client_header)
         self.inference = app.inference
         self.budget = app.budget
         self._app = app

@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 from batchserve.errors import InvalidRequest, Refused, RequestError
 from batchserve.frontend.body import Hold, MemoryBudget, read_content
 from batchserve.frontend.compression import choose_encoding, compress
+from batchserve.frontend.heads import client_name
 from batchserve.frontend.responses import body_response
 from batchserve.frontend.timing import ASK_HEADER, is_asked, timing_headers
 from batchserve.frontend.v2 import ModelInfo, decode, encode
@@ -88,6 +89,7 @@ class Inference:
             if current is not model:  # reloaded while the body came: the request belongs to what serves now
                 model = current
                 info, inference, asked = await self._decode_again(model, body, request, arrival_s)
+            inference.client = client_name(_header(request, self._config.client_header))
             response = await model.infer(inference)
         return await self._respond(request, info, asked, response)
 

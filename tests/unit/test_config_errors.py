@@ -51,6 +51,18 @@ from batchserve.errors import ConfigError
         ("[models.a]\npreferred_batch_sizes = '4'", ["is not a list of whole numbers"]),
         ("[models.a]\ndevice = 'GPU 1'", ["models.a.device = 'GPU 1' is not a device", "cuda:1, or auto"]),
         ("[models.a]\ndevice_slots = 0", ["models.a.device_slots = 0 is too small", "or auto"]),
+        ("[server]\nclient_header = 'X Client'", ["server.client_header = 'X Client' is no name of an HTTP header"]),
+        (
+            "[models.a]\nclient_weights = ['a']",
+            ["client_weights = ['a'] is not a table of weights", "batch-jobs = 0.5"],
+        ),
+        (
+            "[models.a]\nclient_weights = {a = 0}",
+            ["client_weights = {'a': 0} has 'a' in it, whose weight is not above 0"],
+        ),
+        ("[models.a]\nclient_weights = {a = '2'}", ["whose weight is not a number", "without quotes"]),
+        ("[models.a]\nclient_weights = {' ' = 2}", ["has a name in it that is empty"]),
+        ("[models.a]\nmax_clients = 0", ["models.a.max_clients = 0 is too small"]),
         ("[models.a]\nrun_timeout = 0", ["models.a.run_timeout = 0 is not longer than 0"]),
         ("[models.a.b]\ntimeout = '5s'", ["models.a.b is a table", 'write [models."a.b"]']),
         ("[models]\ntimeout = '5s'", ["models.timeout = '5s' is not a table"]),

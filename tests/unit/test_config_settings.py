@@ -236,6 +236,9 @@ def test_pbtxt_declares_tensors_and_its_unused_fields_make_one_warning(
         ("device=auto", "device", None),
         ("device_slots=4", "device_slots", 4),
         ("run_timeout=5s", "run_timeout_s", 5.0),
+        ("client_weights=b=2,a=0.5", "client_weights", (("a", 0.5), ("b", 2.0))),
+        ("client_weights={}", "client_weights", ()),
+        ("fair_clients=on", "fair_clients", True),
     ],
 )
 def test_values_of_the_scheduler_are_read_from_text(written: str, field: str, value: object) -> None:
@@ -245,3 +248,8 @@ def test_values_of_the_scheduler_are_read_from_text(written: str, field: str, va
         sets=[f"models.a.{written}", *(f"defaults.{each}" for each in (*weaker, "run_timeout=9s"))]
     )
     assert getattr(settings.model("a"), field) == value
+
+
+def test_largest_version_survives_being_written_as_text() -> None:
+    """19 digits: a number was taken that its own written form was not."""
+    assert Settings.load(sets=[f"models.a.version_policy={10**18}"]).model("a").version_policy == str(10**18)

@@ -8,7 +8,7 @@ import pytest
 
 from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.chunks import ChunkScanner
-from batchserve.frontend.heads import LONGEST_CACHED, MOST_CACHED, HeadCache, parse_head
+from batchserve.frontend.heads import LONGEST_CACHED, LONGEST_CLIENT, MOST_CACHED, HeadCache, parse_head
 from batchserve.frontend.routes import PROBES
 
 INFER = b"POST /v2/models/m/infer HTTP/1.1"
@@ -37,6 +37,26 @@ def test_version_and_percent_encoding_of_the_path_are_read() -> None:
     parsed = parse_head(head(b"Content-Length: 1", request=b"POST /v2/models/a%20b/versions/3/infer?x=1 HTTP/1.1"))
     assert parsed.route is not None
     assert (parsed.route.target, parsed.route.version) == ("a b", "3")
+
+
+@pytest.mark.parametrize(
+    ("lines", "client"),
+    [
+        ([b"X-Client-Id: team a "], "team a"),
+        ([b"x-CLIENT-id:\tteam-a"], "team-a"),
+        ([b"X-Client-Id: a", b"X-Client-Id: b"], "a, b"),
+        ([b"X-Client-Id: "], ""),
+        ([b"X-Client: a"], ""),
+        ([b"X-Client-Id: " + "käse".encode()], "käse"),
+        ([b"X-Client-Id: " + b"a" * 300], "a" * LONGEST_CLIENT),
+    ],
+)
+def test_client_is_named_by_the_configured_header(lines: list[bytes], client: str) -> None:
+    heads = HeadCache("X-Client-ID")
+    raw = head(b"Content-Length: 1", *lines)
+    assert heads.find(raw).client == client
+    assert heads.find(raw) is heads.find(raw)
+    assert HeadCache().find(raw).client == ""
 
 
 def test_close_is_noted() -> None:
