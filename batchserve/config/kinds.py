@@ -239,14 +239,14 @@ def choice(*values: str) -> Kind:
 
 
 def device() -> Kind:
-    """A device, or `auto`; the field's value leaves out the number of the first: `cuda:0` is `cuda`."""
+    """A device, or `auto`; the field's value has a number, `cuda:0` for `cuda`, unless it is the CPU."""
 
     def read(value: object) -> str:
         match = _DEVICE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise BadValueError("is not a device")
         number = int(match["number"] or 0)
-        return f"{match['kind']}:{number}" if number else match["kind"]
+        return "cpu" if (match["kind"], number) == ("cpu", 0) else f"{match['kind']}:{number}"
 
     kind = Kind("device", "a device such as cpu, cuda or cuda:1", read, lambda given: given.strip(), toml_string)
     return _with_word(kind, "auto")

@@ -16,6 +16,9 @@ __all__ = ["DeviceGroup", "Devices", "device_name"]
 
 CPU = "cpu"
 
+_ON_CUDA = ("tensorrt", "nvtensorrtrtx")
+"""Providers whose devices are CUDA's."""
+
 LEAST_CPU_SLOTS = 2
 """Batches that may always run at once on a CPU: a model that is quick must not wait for one that is slow."""
 
@@ -103,6 +106,7 @@ def device_name(session: Session, config: ModelConfig) -> str:
         return config.device
     provider = session.providers[0] if session.providers else ""
     kind = provider.removesuffix("ExecutionProvider").lower() or CPU
+    kind = "cuda" if kind in _ON_CUDA else kind
     return kind if kind == CPU else f"{kind}:0"
 
 
