@@ -115,17 +115,19 @@ class Entry:
         ticket: Whose rows these are.
         first_row: First row of the request that this entry carries.
         rows: How many.
+        length: The true length of each of them where the model pads, else 0.
         number: Position in the order of arrival; parts of one request are consecutive.
         state: Where it is. The queue and the policy write it.
         outputs: Its rows of the outputs, put there by the instance's thread before the batch comes back.
     """
 
-    __slots__ = ("first_row", "number", "outputs", "rows", "state", "ticket")
+    __slots__ = ("first_row", "length", "number", "outputs", "rows", "state", "ticket")
 
-    def __init__(self, ticket: Ticket, first_row: int, rows: int, number: int) -> None:
+    def __init__(self, ticket: Ticket, first_row: int, rows: int, number: int, length: int = 0) -> None:
         self.ticket = ticket
         self.first_row = first_row
         self.rows = rows
+        self.length = length
         self.number = number
         self.state = EntryState.QUEUED
         self.outputs: tuple[Array, ...] | None = None
