@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Batch", "gather", "halves", "join_parts", "scatter"]
 
+_SMALL_BYTES = 64 << 10
+
 
 class Batch:
     """Entries of one shape key that run together on one slot.
@@ -24,6 +26,7 @@ class Batch:
     Attributes:
         entries: In queue order; never empty.
         rows: Their rows together.
+        has_parts: True if one of them is a part of a split request.
         pad: How the model pads requests of different lengths; None if it does not.
         length: What its entries are padded to; 0 if the model does not pad.
         tokens: Rows times length, or the rows if the model does not pad: what the run's cost goes by.
@@ -41,6 +44,7 @@ class Batch:
     __slots__ = (
         "cut_s",
         "entries",
+        "has_parts",
         "held_s",
         "is_stuck",
         "length",
@@ -66,10 +70,14 @@ class Batch:
         self.reason = reason
         self.slot = slot
         rows = mask = 0
+        has_parts = False
         for entry in entries:
             rows += entry.rows
-            mask |= entry.ticket.request.output_mask
+            request = entry.ticket.request
+            mask |= request.output_mask
+            has_parts |= entry.rows != request.rows
         self.rows = rows
+        self.has_parts = has_parts
         self.output_mask = mask
         self.pad = pad
         self.length = 0
@@ -102,15 +110,30 @@ def gather(batch: Batch) -> tuple[Array, ...]:
         One C-contiguous array for each input, `dtype[B, ...]` with B the batch's rows. The arrays of a lone entry are
         passed through without a copy, so nobody may write to them.
     """
-    if len(batch.entries) == 1:
-        return batch.entries[0].arrays()
-    columns = zip(*(entry.arrays() for entry in batch.entries), strict=True)
-    pad = batch.pad
+    entries, pad = batch.entries, batch.pad
+    if len(entries) == 1:
+        return entries[0].arrays()
+    if batch.has_parts:
+        parts = [entry.arrays() for entry in entries]
+    else:
+        parts = [entry.ticket.request.inputs for entry in entries]
+    columns = zip(*parts, strict=True)
     if pad is not None and batch.padded_share:
         return tuple([pad.join(index, column, batch.rows, batch.length) for index, column in enumerate(columns)])
-    # One call to concatenate is the quickest way on the CPU: 3.5 µs for 32 small rows, where copying row by row into
-    # a kept buffer takes 11 µs.
-    return tuple(np.concatenate(column) for column in columns)
+    return tuple([_joined(column, batch.rows) for column in columns])
+
+
+def _joined(arrays: Sequence[Array], rows: int) -> Array:
+    """Join arrays along axis 0, which has `rows` rows together. Small numbers are joined as bytes, which is read-only.
+
+    For 32 small rows that takes 1.4 µs, `concatenate` 4.6 µs, and copying row by row into a kept buffer 11 µs. Large
+    ones gain nothing, and `concatenate` lets go of the interpreter while it copies.
+    """
+    first = arrays[0]
+    if first.nbytes * rows > _SMALL_BYTES * first.shape[0] or first.dtype.hasobject:
+        return np.concatenate(arrays)
+    joined = b"".join(arrays)  # type: ignore[arg-type]  # arrays are buffers, which the stubs say for 3.12 on
+    return np.ndarray((rows, *first.shape[1:]), first.dtype, joined)
 
 
 def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> None:
@@ -138,11 +161,19 @@ def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> Non
     if batch.pad is not None and batch.padded_share:
         _scatter_padded(batch, outputs, batch.pad)
         return
+    entries, computed = batch.entries, batch.output_mask
+    if not is_batching:
+        entries[0].outputs = tuple(outputs)
+        return
+    if len(outputs) == 1 and len(entries) == batch.rows:  # one row each: by far the most frequent, in half the time
+        for entry, row in zip(entries, outputs[0][:, None], strict=True):
+            entry.outputs = (row,)
+        return
     at = 0
-    for entry in batch.entries:
+    for entry in entries:
         stop = at + entry.rows
-        wanted = _wanted(outputs, batch.output_mask, entry.ticket.request.output_mask)
-        entry.outputs = tuple(output[at:stop] for output in wanted) if is_batching else tuple(wanted)
+        wanted = _wanted(outputs, computed, entry.ticket.request.output_mask)
+        entry.outputs = tuple([output[at:stop] for output in wanted])
         at = stop
 
 

@@ -159,7 +159,8 @@ class Queue:
             tag: What stands in the place of its deadline in the order, with fairness between clients.
         """
         ticket = entry.ticket
-        shape = self.shape(ticket.request.key)
+        request = ticket.request
+        shape = self._shapes.get(request.key) or self.shape(request.key)
         lane = shape.lanes[ticket.level - 1]
         heapq.heappush(lane.heap, (ticket.deadline_s if tag is None else tag, entry.number, entry))
         if tag is not None:
@@ -175,7 +176,6 @@ class Queue:
             self.changed.add(shape)
         self.rows += rows
         self.entries += 1
-        request = ticket.request
         self.size_bytes += request.size_bytes if rows == request.rows else _share_bytes(entry)
         if lane.heap[0][2] is entry:
             self._note_head(lane)
@@ -310,7 +310,8 @@ class Queue:
             self.changed.add(shape)
         self.rows -= entry.rows
         self.entries -= 1
-        self.size_bytes -= _share_bytes(entry)
+        request = entry.ticket.request
+        self.size_bytes -= request.size_bytes if entry.rows == request.rows else _share_bytes(entry)
 
     def _note_head(self, lane: _Lane) -> None:
         deadline, number, _ = lane.heap[0]

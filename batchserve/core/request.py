@@ -51,9 +51,9 @@ class Request:
     client: str = ""
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)  # not frozen: that takes 0.7 µs to make instead of 0.15
 class Phases:
-    """Where a request's time went: monotonic moments in seconds, each not before the one above it.
+    """Where a request's time went: monotonic moments in seconds, each not before the one above it. Nobody writes to it.
 
     decode = admitted - arrival; queue = start - admitted (the hand-over to the instance's thread included);
     gather = run_start - start; run = run_end - run_start; scatter = done - run_end; total = done - arrival.

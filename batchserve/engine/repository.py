@@ -71,6 +71,10 @@ class Repository:
         backend: What loads them.
         listeners: Hear of states and executions.
         allow_partial: Ready although some models failed to load.
+
+    Attributes:
+        is_draining: True once `drain` was called.
+        generation: Grows whenever `find` may have another answer than before, and when the drain begins.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class Repository:
         allow_partial: bool = False,
     ) -> None:
         self.is_draining = False
+        self.generation = 0
         self._config_of = config_of
         self._backend = backend
         self._listeners = listeners
@@ -239,6 +244,7 @@ class Repository:
     async def drain(self, timeout_s: float) -> None:
         """Refuse new work everywhere, finish what is queued within `timeout_s`, and give everything back."""
         self.is_draining = True
+        self.generation += 1
         for named in self._named.values():
             for number, version in named.versions.items():
                 if version.model is not None:
@@ -360,6 +366,7 @@ class Repository:
 
     def _reroute(self, named: _Named) -> None:
         name = named.source.name
+        self.generation += 1
         for key in [key for key in self._routes if key[0] == name]:
             del self._routes[key]
         for number, version in sorted(named.versions.items()):

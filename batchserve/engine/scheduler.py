@@ -221,11 +221,9 @@ class Scheduler:
     def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
         """Write the answers of a batch and tell of it."""
         completed = [ticket for ticket in ended if ticket.outcome is Outcome.COMPLETED]
+        start_s, run_start_s, run_end_s = execution.start_s, execution.run_start_s, execution.run_end_s
         for ticket in completed:
-            request = ticket.request
-            phases = Phases(
-                request.arrival_s, ticket.admitted_s, execution.start_s, execution.run_start_s, execution.run_end_s, now
-            )
+            phases = Phases(ticket.request.arrival_s, ticket.admitted_s, start_s, run_start_s, run_end_s, now)
             self._reply(ticket, Response(ticket.result(), phases, batch.rows))
         if len(completed) < len(ended):
             self._reply_errors([ticket for ticket in ended if ticket.outcome is not Outcome.COMPLETED])
@@ -286,8 +284,8 @@ def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now:
         done_s=now,
         arrivals_s=[ticket.request.arrival_s for ticket in completed],
         admissions_s=[ticket.admitted_s for ticket in completed],
-        completed_rows=sum(ticket.request.rows for ticket in completed),
-        late=sum(now > ticket.deadline_s for ticket in completed),
+        completed_rows=sum([ticket.request.rows for ticket in completed]),
+        late=sum([now > ticket.deadline_s for ticket in completed]),
         predicted_s=batch.predicted_s,
         held_s=batch.held_s,
     )

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 
 from batchserve.frontend.model_info import json_string
+from batchserve.frontend.templates import MOST_BYTES, Template, fitting
 from batchserve.frontend.tensor_binary import elements_bytes, numbers_bytes
 from batchserve.frontend.tensor_json_output import elements_json, numbers_parts
 
@@ -20,10 +21,9 @@ if TYPE_CHECKING:
     from batchserve.frontend.model_info import ModelInfo, OutputInfo
     from batchserve.frontend.requested import Asked
 
-__all__ = ["Answer", "encode", "known_answer"]
+__all__ = ["Answer", "encode"]
 
 _JOIN_BYTES = 64 << 10
-_MOST_ANSWERS = 1024
 _JSON = "application/json"
 _OCTETS = "application/octet-stream"
 
@@ -59,9 +59,9 @@ def encode(model: ModelInfo, asked: Asked, response: Response) -> Answer:
     Raises:
         InvalidRequest: A BYTES output is asked for in JSON and is not UTF-8.
     """
-    known = known_answer(model, asked, response)
-    if known is not None:
-        return known
+    template = fitting(asked, response.outputs)
+    if template is not None:
+        return Answer([template.json, *map(_numbers, response.outputs)], len(template.json), _OCTETS)
     head = model.head
     pieces = [b'{"id":%b,%b' % (json_string(asked.id), head[1:]) if asked.id else head]
     tails: list[bytes | memoryview] = []
@@ -81,34 +81,10 @@ def encode(model: ModelInfo, asked: Asked, response: Response) -> Answer:
     parts: list[bytes | memoryview] = [b"".join(pieces)] if length <= _JOIN_BYTES else [*_joined(pieces)]
     if not any(asked.binary):
         return Answer(parts, None, _JSON)
-    if not asked.id and all(asked.binary) and length <= _JOIN_BYTES and model.has_plain_outputs:
-        if len(model.answers) >= _MOST_ANSWERS:
-            model.answers.clear()
-        model.answers[_answer_key(asked, response)] = bytes(parts[0])
-    return Answer(parts + tails, length, _OCTETS)
-
-
-def known_answer(model: ModelInfo, asked: Asked, response: Response) -> Answer | None:
-    """Write an answer whose JSON was written before: all tensors binary and of shapes seen; None for any other.
-
-    Cheap whatever it returns: numbers are not looked at.
-    """
-    if asked.id:
-        return None
-    outputs = response.outputs
-    json = model.answers.get(_answer_key(asked, response))
-    if json is None:
-        return None
-    if len(outputs) == 1:
-        return Answer([json, numbers_bytes(np.ascontiguousarray(outputs[0]))], len(json), _OCTETS)
-    return Answer([json, *[numbers_bytes(np.ascontiguousarray(a)) for a in outputs]], len(json), _OCTETS)
-
-
-def _answer_key(asked: Asked, response: Response) -> tuple[object, ...]:
-    outputs = response.outputs
-    if len(outputs) == 1:
-        return (asked.outputs, asked.binary, outputs[0].shape)
-    return (asked.outputs, asked.binary, *[array.shape for array in outputs])
+    answer = Answer(parts + tails, length, _OCTETS)
+    if model.has_plain_outputs and all(asked.binary) and (size_bytes := answer.size_bytes) <= MOST_BYTES:
+        asked.template = Template(tuple([array.shape for array in response.outputs]), bytes(parts[0]), size_bytes)
+    return answer
 
 
 def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
@@ -128,6 +104,10 @@ def _joined(pieces: Sequence[bytes]) -> Iterator[bytes]:
 def _binary(output: OutputInfo, array: Array) -> bytes | memoryview:
     if output.datatype.itemsize == 0:
         return elements_bytes(array.reshape(-1).tolist())
+    return _numbers(array)
+
+
+def _numbers(array: Array) -> bytes | memoryview:
     return numbers_bytes(np.ascontiguousarray(array))
 
 

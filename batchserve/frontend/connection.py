@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from batchserve.frontend.guard import GuardedServer
+    from batchserve.frontend.habits import Habit
     from batchserve.frontend.heads import Head
     from batchserve.frontend.hot import HotPath
 
@@ -51,6 +52,9 @@ class _Phase(Enum):
     CLOSED = "closing: nothing is read any more"
 
 
+_HEAD, _ANSWER, _CLOSED = _Phase.HEAD, _Phase.ANSWER, _Phase.CLOSED  # an Enum's members are slow to look up
+
+
 class HotConnection(asyncio.BufferedProtocol):
     """One client connection. Event loop only.
 
@@ -69,6 +73,7 @@ class HotConnection(asyncio.BufferedProtocol):
         "_cold",
         "_deadline_s",
         "_exchange",
+        "_habit",
         "_head",
         "_hot",
         "_is_keep_alive",
@@ -93,6 +98,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._deadline_s = 0.0
         self._head: Head | None = None
         self._exchange: Exchange | None = None
+        self._habit: Habit | None = None
         self._body: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._at = 0
@@ -146,9 +152,14 @@ class HotConnection(asyncio.BufferedProtocol):
                 self._body_arrived()
                 self._proceed()
             return
-        data = bytes(self._hot.scratch[:nbytes])
-        if self._phase is _Phase.HEAD:
-            self._ahead = self._ahead + data if self._ahead else data
+        data = self._hot.scratch[:nbytes].tobytes()
+        if self._phase is _HEAD:
+            if self._ahead:
+                self._ahead += data
+            elif self._habit is not None and self._repeat(self._habit, data):
+                return
+            else:
+                self._ahead = data
             self._proceed()
         elif self._phase is _Phase.COLD:
             rest = self._cold.feed(data) if self._cold is not None else b""
@@ -272,9 +283,11 @@ class HotConnection(asyncio.BufferedProtocol):
         have = len(data) - end
         if have >= head.length:
             stop = end + head.length
-            self._ahead = data[stop:] if have > head.length else b""
+            self._ahead = data[stop:]
             self._phase = _Phase.ANSWER
-            self._exchange.begin(data[end:stop] if end else data)
+            self._exchange.begin(data[end:stop])
+            if have == head.length:
+                self._habit = self._hot.habit_of(data, end, head, model)
             return True
         self._phase = _Phase.BODY
         self._deadline_s = time.monotonic() + self._hot.config.body_timeout_s
@@ -283,6 +296,22 @@ class HotConnection(asyncio.BufferedProtocol):
         self._view[:have] = data[end:]
         self._at = have
         self._ahead = b""
+        return True
+
+    def _repeat(self, habit: Habit, data: bytes) -> bool:
+        """Begin a request like the one before it; False if it is not like that, or has to be looked at closely now."""
+        if len(data) != habit.size_bytes or not data.startswith(habit.begin) or self._write_mark >= 0:
+            return False
+        hot, head = self._hot, habit.head
+        model = hot.model_of(habit)
+        if model is None:
+            self._habit = None
+            return False
+        self._head = head
+        self._is_keep_alive = True
+        self._phase = _ANSWER
+        exchange = self._exchange = Exchange(hot, model, head, self)
+        exchange.repeat(habit.plan, data)
         return True
 
     def _await_head(self, data: bytes) -> None:
@@ -340,12 +369,12 @@ class HotConnection(asyncio.BufferedProtocol):
         self._end_request()
 
     def _end_request(self) -> None:
-        if self._phase is _Phase.CLOSED:
+        if self._phase is _CLOSED:
             return
         if not self._is_keep_alive:
             self.force_close()
             return
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         if self._write_mark < 0:
             self._deadline_s = time.monotonic() + self._hot.config.idle_timeout_s
         if self._ahead or self._cold is not None:  # otherwise nothing can have stopped the reading

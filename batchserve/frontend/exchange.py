@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from batchserve.core.request import Response
 from batchserve.errors import InternalError, ModelNotReady, RequestError
-from batchserve.frontend.replies import error_reply, ok_head
+from batchserve.frontend.replies import error_reply, ok_head, plain_reply
+from batchserve.frontend.templates import fitting
 from batchserve.frontend.timing import timing_headers
-from batchserve.frontend.v2 import known_answer
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from batchserve.frontend.heads import Head
     from batchserve.frontend.hot import HotPath
     from batchserve.frontend.inference import Written
+    from batchserve.frontend.plans import Plan
     from batchserve.frontend.v2 import Asked
 
 __all__ = ["Exchange"]
@@ -106,6 +107,17 @@ class Exchange:
         else:
             self._submit(request)
 
+    def repeat(self, plan: Plan, data: bytes) -> None:
+        """Queue a request that begins with known bytes; as `begin`, without anything to be found out.
+
+        Args:
+            plan: How to read it.
+            data: All of it, from the first byte of its head.
+        """
+        self._start_s = arrival_s = time.monotonic()
+        self._asked = plan.asked
+        self._submit(plan.apply(data, arrival_s))
+
     def abandon(self) -> None:
         """Drop the request: its client left."""
         self._front = None
@@ -173,13 +185,12 @@ class Exchange:
         if not isinstance(result, Response):
             self._send_error(result)
             return
+        if self._hot.is_plain and self._send_plain(result):
+            return
         inference, asked = self._hot.inference, self._asked
         assert asked is not None
         info = inference.info(self._model)
         accepted = self._head.accept_encoding
-        if accepted is None and (known := known_answer(info, asked, result)) is not None:
-            self._send((known, None, known.parts), result)
-            return
         try:
             if inference.is_heavy_answer(asked, result, accepted):
                 work = self._hot.loop.run_in_executor(
@@ -190,6 +201,22 @@ class Exchange:
             self._send(inference.write(info, asked, result, accepted), result)
         except RequestError as error:
             self._send_error(error)
+
+    def _send_plain(self, result: Response) -> bool:
+        """Write an answer like one before it, with nothing special about it; False if it is not like that."""
+        asked, head, front, hot = self._asked, self._head, self._front, self._hot
+        assert asked is not None
+        assert front is not None
+        template = fitting(asked, result.outputs)
+        if template is None or head.wants_timing or not head.is_keep_alive or hot.is_leaving:
+            return False
+        if head.accept_encoding is not None and template.body_bytes >= hot.config.compression_min_size_bytes:
+            return False
+        front.transport.write(plain_reply(template, result.outputs))
+        self._front = None
+        hot.count(200)
+        front.answered()
+        return True
 
     def _written(self, result: Response, future: asyncio.Future[Written]) -> None:
         """Send what a helper thread has encoded."""

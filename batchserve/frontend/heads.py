@@ -37,6 +37,7 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")  # within a line: everything
 _REQUEST_LINE = re.compile(rb"[A-Za-z-]+ [\x21-\x7e\x80-\xff]+ HTTP/[0-9]\.[0-9]")
 _LENGTH = re.compile(rb"[0-9]{1,19}")
 _FOLDED = (b" ", b"\t")
+_MANY_DIGITS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,12 @@ class Head:
     wants_timing: bool
     path: str
     client: str = ""
+
+    @property
+    def json_bytes(self) -> int:
+        """The value of `Inference-Header-Content-Length` as a number if it is a short and plain one, else 0."""
+        text = self.header_length
+        return int(text) if text is not None and len(text) < _MANY_DIGITS and text.isascii() and text.isdigit() else 0
 
 
 class HeadCache:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from batchserve.errors import RequestError
 from batchserve.frontend.buffers import BufferPool
 from batchserve.frontend.connection import HotConnection
+from batchserve.frontend.habits import Habits
 from batchserve.frontend.heads import HeadCache
 from batchserve.frontend.replies import error_reply, json_reply
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from batchserve.engine.model import Model
     from batchserve.frontend.app import App
     from batchserve.frontend.guard import GuardedServer
+    from batchserve.frontend.habits import Habit
     from batchserve.frontend.heads import Head
     from batchserve.frontend.services import Services
 
@@ -40,6 +43,7 @@ class HotPath:
         scratch: The read buffer that connections share; empty between two calls of the loop.
         pool: Buffers for large bodies.
         heads: Heads seen before.
+        is_plain: True if the configuration adds nothing to an answer, and nobody wants to know of it.
     """
 
     def __init__(self, services: Services, app: App) -> None:
@@ -50,10 +54,12 @@ class HotPath:
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.pool = BufferPool(min(MAX_IDLE_BUFFER_BYTES, services.config.max_inflight_bytes))
         self.heads = HeadCache(services.config.client_header)
+        self.is_plain = not services.config.server_timing and services.access_log is None
         self.inference = app.inference
         self.budget = app.budget
         self._app = app
         self._repository = services.repository
+        self._habits = Habits()
         self._connections: set[HotConnection] = set()
         self._sweep_s = _sweep_interval(services.config)
         self._sweep_timer: asyncio.TimerHandle | None = None
@@ -113,6 +119,31 @@ class HotPath:
             return error_reply(error, is_closing=not head.is_keep_alive)
         self.count(status)
         return json_reply(status, value, is_closing=not head.is_keep_alive)
+
+    def habit_of(self, data: bytes, end: int, head: Head, model: Model) -> Habit | None:
+        """Learn from an inference request what the next one that begins like it comes to.
+
+        Args:
+            data: What one read brought: the request, and nothing else.
+            end: Length of its head.
+            head: Its head.
+            model: The version it went to.
+        """
+        start = end + head.json_bytes
+        if start == end or start >= len(data) or not head.is_keep_alive:
+            return None
+        plan = self.inference.info(model).plans.find(data[end:start], head.length)
+        if plan is None:
+            return None
+        return self._habits.learn(data[:start], head, ref(model), plan, self._repository.generation)
+
+    def model_of(self, habit: Habit) -> Model | None:
+        """Return the version that a request of this habit goes to; None if it is not to be read by it now."""
+        if habit.generation != self._repository.generation:
+            return None
+        if self.budget.held_bytes + habit.head.length > self.budget.limit_bytes:
+            return None
+        return habit.model()
 
     def current(self, head: Head) -> Model | None:
         """Return what serves a request now: while its body came, its model may have been replaced or unloaded."""

@@ -119,7 +119,6 @@ class ModelInfo:
         no_json: Indices of the outputs that have no JSON form.
         has_plain_outputs: True if no output is of BYTES, whose length on the wire differs from answer to answer.
         plans: Request JSON seen before.
-        answers: The JSON of binary answers given before.
         head: The beginning of an answer without an id, up to the first output.
     """
 
@@ -141,7 +140,6 @@ class ModelInfo:
     head: bytes = field(init=False, repr=False)
     has_plain_outputs: bool = field(init=False, repr=False)
     plans: Plans = field(init=False, repr=False, compare=False)
-    answers: dict[tuple[object, ...], bytes] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         signature = self.signature
@@ -158,7 +156,6 @@ class ModelInfo:
             "no_json": frozenset(info.index for info in outputs if not info.datatype.is_json),
             "has_plain_outputs": all(info.datatype.itemsize for info in outputs),
             "plans": Plans(),
-            "answers": {},
             "head": b'{"model_name":%b,"model_version":%b,"outputs":['
             % (json_string(self.name), json_string(self.version)),
         }

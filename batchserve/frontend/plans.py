@@ -16,6 +16,7 @@ from batchserve.core.request import Request, Scalar
 
 if TYPE_CHECKING:
     from batchserve.core.shapes import ShapeKey
+    from batchserve.core.tensors import Array
     from batchserve.frontend.requested import Asked
     from batchserve.frontend.tensor_binary import Buffer
 
@@ -33,11 +34,13 @@ class Plan:
     """How to read a body that begins with a JSON seen before.
 
     Attributes:
+        json_bytes: Length of the JSON.
         body_bytes: Length of the body.
         views: Shape, dtype and offset in the body of each input, in the signature's order.
         asked: How to answer; shared by all requests of this plan, so nobody may write to it.
     """
 
+    json_bytes: int
     body_bytes: int
     views: tuple[tuple[tuple[int, ...], np.dtype[Any], int], ...]
     rows: int
@@ -50,8 +53,13 @@ class Plan:
     asked: Asked
 
     def apply(self, body: Buffer, arrival_s: float) -> Request:
-        """Make the request. `body` has `body_bytes` bytes, and its arrays are views of it."""
-        inputs = tuple([np.ndarray(shape, dtype, body, offset) for shape, dtype, offset in self.views])
+        """Make the request. Its arrays are views of `body`, in which `views` has their places."""
+        views = self.views
+        if len(views) == 1:
+            shape, dtype, offset = views[0]
+            inputs: tuple[Array, ...] = (np.ndarray(shape, dtype, body, offset),)
+        else:
+            inputs = tuple([np.ndarray(shape, dtype, body, offset) for shape, dtype, offset in views])
         return Request(
             inputs,
             self.rows,
@@ -93,6 +101,7 @@ class Plans:
         if len(self._plans) >= MOST_PLANS:
             self._plans.clear()
         self._plans[header] = Plan(
+            len(header),
             len(body),
             tuple(views),
             request.rows,

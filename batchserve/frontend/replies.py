@@ -13,9 +13,11 @@ from batchserve.errors import MethodNotAllowed
 from batchserve.frontend.responses import SERVER
 
 if TYPE_CHECKING:
+    from batchserve.core.tensors import Array
     from batchserve.errors import RequestError
+    from batchserve.frontend.templates import Template
 
-__all__ = ["error_reply", "json_reply", "ok_head"]
+__all__ = ["error_reply", "json_reply", "ok_head", "plain_reply"]
 
 _OK_BINARY = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
@@ -54,6 +56,22 @@ def ok_head(size_bytes: int, json_length: int | None, extra: bytes = b"", *, is_
     if json_length is None:
         return _OK_JSON % (size_bytes, _common(), extra)
     return _OK_BINARY % (json_length, size_bytes, _common(), extra)
+
+
+def plain_reply(template: Template, outputs: tuple[Array, ...]) -> bytes:
+    """Write a whole answer with nothing special about it: head, JSON and tensors.
+
+    Args:
+        template: The one that fits; its head is brought up to date.
+        outputs: Numbers of its shapes.
+    """
+    second = int(time.time())
+    if template.second != second:
+        template.begin = ok_head(template.body_bytes, len(template.json), is_closing=False) + template.json
+        template.second = second
+    if len(outputs) == 1:
+        return template.begin + outputs[0].tobytes()
+    return b"".join([template.begin, *[array.tobytes() for array in outputs]])
 
 
 def error_reply(error: RequestError, *, is_closing: bool) -> bytes:

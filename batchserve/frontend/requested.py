@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchserve.errors import InvalidRequest
@@ -12,23 +12,26 @@ from batchserve.frontend.wording import listed, quoted
 if TYPE_CHECKING:
     from batchserve.frontend.envelope import OutputMember
     from batchserve.frontend.model_info import ModelInfo
+    from batchserve.frontend.templates import Template
 
 __all__ = ["Asked", "requested_outputs"]
 
 
 @dataclass(slots=True)
 class Asked:
-    """How one request is to be answered. Plain data.
+    """How one request is to be answered. Requests with the same JSON may share one. Plain data.
 
     Attributes:
         id: The client's name for the request, "" for none.
         outputs: Index of each output to send, ascending: the model's order, which is also the response's.
         binary: For each of those, True if it goes as binary data.
+        template: What the last answer had in common with others like it; the codec writes it.
     """
 
     id: str
     outputs: tuple[int, ...]
     binary: tuple[bool, ...]
+    template: Template | None = field(default=None, compare=False, repr=False)
 
 
 def requested_outputs(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from batchserve.core.request import Request
 from batchserve.core.shapes import shape_key
 from batchserve.errors import InvalidRequest
-from batchserve.frontend.answer import Answer, encode, known_answer
+from batchserve.frontend.answer import Answer, encode
 from batchserve.frontend.envelope import LARGE_BYTES, parse
 from batchserve.frontend.inputs import raw_input, read_inputs
 from batchserve.frontend.model_info import ModelInfo
@@ -23,7 +23,7 @@ from batchserve.frontend.wording import count_of, quoted
 if TYPE_CHECKING:
     from batchserve.frontend.tensor_binary import Buffer
 
-__all__ = ["Answer", "Asked", "ModelInfo", "decode", "encode", "known_answer"]
+__all__ = ["Answer", "Asked", "ModelInfo", "decode", "encode"]
 
 _MOST_DIGITS = 18  # of a header length; longer ones are beyond any body, and Python refuses to convert thousands
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 
 import numpy as np
 import pytest
 
+from batchserve import __version__
 from batchserve.core.request import Phases, Response
 from batchserve.core.tensors import DATATYPES, ModelSignature, TensorSpec
 from batchserve.errors import InvalidRequest
 from batchserve.frontend.plans import LONGEST_JSON, MOST_PLANS
-from batchserve.frontend.v2 import ModelInfo, decode, encode, known_answer
+from batchserve.frontend.replies import plain_reply
+from batchserve.frontend.templates import MOST_BYTES, fitting
+from batchserve.frontend.v2 import Asked, ModelInfo, decode, encode
 
 PHASES = Phases(0, 0, 0, 0, 0, 0)
 
@@ -112,44 +116,73 @@ def test_plans_are_bounded_in_number_and_size() -> None:
     assert all(len(header) <= LONGEST_JSON for header in info.plans._plans)
 
 
-def answer_of(info: ModelInfo, rows: int, seed: int, **members: object) -> tuple[bytes, bytes]:
-    """The bytes of an answer from memory where possible, and from an info that has seen nothing."""
+def ask(info: ModelInfo, rows: int, seed: int, **members: object) -> tuple[Asked, Response]:
+    """Decode a request, and make up an answer to it."""
     body, length = body_of(*tensors(seed, rows), **members)
     request, asked = decode(info, body, length, 0.0)
-    y = np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
-    response = Response((y, np.arange(rows, dtype=np.int8)), PHASES, rows)
     assert request.output_mask == 3
-    return b"".join(encode(info, asked, response).parts), b"".join(encode(make_info(), asked, response).parts)
+    y = np.random.default_rng(seed).standard_normal((rows, 2)).astype(np.float32)
+    return asked, Response((y, np.arange(rows, dtype=np.int8)), PHASES, rows)
 
 
-def test_answers_of_shapes_seen_are_the_same_bytes() -> None:
+def written(info: ModelInfo, asked: Asked, response: Response) -> bytes:
+    return b"".join(encode(info, asked, response).parts)
+
+
+def test_answers_to_the_same_question_are_the_same_bytes_from_the_template_as_without() -> None:
     info = make_info()
-    for seed, rows in enumerate((1, 2, 1, 1, 2)):
-        quick, slow = answer_of(info, rows, seed)
-        assert quick == slow
-    assert len(info.answers) == 2
+    for seed, rows in enumerate((1, 1, 2, 1, 1, 2)):
+        for members in ({}, {"id": "r-1"}):
+            asked, response = ask(info, rows, seed, **members)
+            fresh = Asked(asked.id, asked.outputs, asked.binary)
+            assert written(info, asked, response) == written(make_info(), fresh, response)
+    assert asked.template is not None
 
 
-def test_answer_with_an_id_or_in_json_is_never_from_memory() -> None:
+def test_template_fits_only_outputs_of_its_shapes() -> None:
     info = make_info()
-    for seed in range(2):
-        quick, slow = answer_of(info, 1, seed, id="a")
-        assert quick == slow
-        quick, slow = answer_of(info, 1, seed, parameters={})
-        assert quick == slow
-    assert not info.answers
+    asked, response = ask(info, 1, 0)
+    assert fitting(asked, response.outputs) is None
+    encode(info, asked, response)
+    again, response = ask(info, 1, 1)
+    assert again is asked
+    assert fitting(again, response.outputs) is asked.template
+    y, z = response.outputs
+    assert fitting(again, (y.repeat(2, 0), z)) is None
+    assert fitting(again, (y, z.repeat(2, 0))) is None
 
 
-def test_strings_are_never_answered_from_memory() -> None:
+def test_plain_reply_is_a_whole_answer_and_its_date_moves_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    info = make_info()
+    asked, response = ask(info, 1, 0)
+    body = written(info, asked, response)
+    assert asked.template is not None
+    for second, clock in ((0, "00:00:00"), (0, "00:00:00"), (61, "00:01:01")):
+        monkeypatch.setattr(time, "time", lambda second=second: second + 0.7)
+        head, _, rest = plain_reply(asked.template, response.outputs).partition(b"\r\n\r\n")
+        assert rest == body
+        assert f"Date: Thu, 01 Jan 1970 {clock} GMT\r\n".encode() in head
+        assert head.endswith(b"batchserve/" + __version__.encode())
+        assert b"\r\nContent-Length: %d\r\n" % len(body) in head
+
+
+def test_answers_in_json_of_strings_or_large_ones_leave_no_template() -> None:
+    info = make_info()
+    asked, response = ask(info, 1, 0, parameters={})
+    encode(info, asked, response)
+    assert asked.template is None
+
     signature = ModelSignature(
         (TensorSpec("a", DATATYPES["FP32"], (-1, 3)),), (TensorSpec("s", DATATYPES["BYTES"], (-1,)),), 8
     )
-    info = ModelInfo("m", "1", signature, 100)
-    raw = np.zeros(3, np.float32).tobytes()
+    strings = ModelInfo("m", "1", signature, 100)
     for text in ("short", "much longer"):
-        _, asked = decode(info, raw, "0", 0.0)
-        response = Response((np.array([text], object),), PHASES, 1)
-        assert known_answer(info, asked, response) is None
-        answer = encode(info, asked, response)
+        asked = Asked("", (0,), (True,))
+        answer = encode(strings, asked, Response((np.array([text], object),), PHASES, 1))
         assert bytes(answer.parts[-1]).endswith(text.encode())
-    assert not info.answers
+        assert asked.template is None
+
+    asked, _ = ask(info, 1, 0)
+    large = np.zeros((MOST_BYTES // 8 + 1, 2), np.float32), np.zeros(1, np.int8)
+    encode(info, asked, Response(large, PHASES, 1))
+    assert asked.template is None
