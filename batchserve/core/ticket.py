@@ -24,6 +24,9 @@ class EntryState(Enum):
     GONE = "gone"
 
 
+_QUEUED = EntryState.QUEUED  # an Enum's members are slow to look up
+
+
 class Outcome(Enum):
     """How a ticket ended; the value is the metric label."""
 
@@ -103,7 +106,8 @@ class Ticket:
 
     def result(self) -> tuple[Array, ...]:
         """Return the outputs it asked for, in the model's order. Only once it is completed."""
-        outputs = self.outputs if len(self.entries) > 1 else self.entries[0].outputs
+        entries = self.entries
+        outputs = entries[0].outputs if len(entries) == 1 else self.outputs
         assert outputs is not None, "asked for the result of a ticket that was not completed"
         return outputs
 
@@ -129,7 +133,7 @@ class Entry:
         self.rows = rows
         self.length = length
         self.number = number
-        self.state = EntryState.QUEUED
+        self.state = _QUEUED
         self.outputs: tuple[Array, ...] | None = None
 
     @property

@@ -28,6 +28,8 @@ __all__ = ["Release", "Reply", "Scheduler"]
 Reply = Callable[[Response | RequestError], None]
 Release = Callable[[], None]
 
+_COMPLETED = Outcome.COMPLETED  # an Enum's members are slow to look up
+
 logger = logging.getLogger(__name__)
 
 
@@ -220,13 +222,13 @@ class Scheduler:
 
     def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
         """Write the answers of a batch and tell of it."""
-        completed = [ticket for ticket in ended if ticket.outcome is Outcome.COMPLETED]
+        completed = [ticket for ticket in ended if ticket.outcome is _COMPLETED]
         start_s, run_start_s, run_end_s = execution.start_s, execution.run_start_s, execution.run_end_s
         for ticket in completed:
             phases = Phases(ticket.request.arrival_s, ticket.admitted_s, start_s, run_start_s, run_end_s, now)
             self._reply(ticket, Response(ticket.result(), phases, batch.rows))
         if len(completed) < len(ended):
-            self._reply_errors([ticket for ticket in ended if ticket.outcome is not Outcome.COMPLETED])
+            self._reply_errors([ticket for ticket in ended if ticket.outcome is not _COMPLETED])
         for entry in batch.entries:
             _release(entry.ticket)
         self._on_batch(_event(batch, execution, completed, now))
@@ -265,9 +267,16 @@ class Scheduler:
 
 
 def _release(ticket: Ticket) -> None:
-    """Tell the owner of a request's arrays once that nobody reads them any more."""
-    if ticket.release is not None and ticket.outcome is not None and not ticket.running:
-        release, ticket.release = ticket.release, None
+    """Once a ticket has ended and no run reads its arrays any more, tell their owner and take it apart.
+
+    Ticket and entries refer to each other. Left like that they would wait for the garbage collector, and the arrays and
+    outputs with them: at full load it spent a twentieth of the processor's time on nothing else.
+    """
+    if ticket.outcome is None or ticket.running:
+        return
+    ticket.entries = ()
+    release, ticket.release = ticket.release, None
+    if release is not None:
         release()
 
 

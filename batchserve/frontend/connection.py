@@ -277,7 +277,7 @@ class HotConnection(asyncio.BufferedProtocol):
             else:
                 self._ahead = data[end:]
                 self.transport.write(answer)
-                self._end_request()
+                self.end_request()
             return True
         self._exchange = Exchange(self._hot, model, head, self)
         have = len(data) - end
@@ -363,12 +363,9 @@ class HotConnection(asyncio.BufferedProtocol):
         """Close once the answer under way is sent; it announces that."""
         self._is_keep_alive = False
 
-    def answered(self) -> None:
-        """Go on after a hot answer was written. Called by the exchange, within `begin` or later."""
+    def end_request(self) -> None:
+        """Go on after an answer was written. Called by the exchange, too, within `begin` or later."""
         self._exchange = None
-        self._end_request()
-
-    def _end_request(self) -> None:
         if self._phase is _CLOSED:
             return
         if not self._is_keep_alive:
@@ -422,7 +419,7 @@ class HotConnection(asyncio.BufferedProtocol):
     def cold_ended(self) -> None:
         """Go on after aiohttp has answered its request."""
         if self._phase is _Phase.COLD:
-            self._end_request()
+            self.end_request()
 
     def cold_closed(self) -> None:
         """Close as aiohttp asks."""

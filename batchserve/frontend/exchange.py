@@ -40,7 +40,7 @@ class _Front(Protocol):
 
     transport: asyncio.Transport
 
-    def answered(self) -> None: ...
+    def end_request(self) -> None: ...
 
     def close_after_answer(self) -> None: ...
 
@@ -116,7 +116,10 @@ class Exchange:
         """
         self._start_s = arrival_s = time.monotonic()
         self._asked = plan.asked
-        self._submit(plan.apply(data, arrival_s))
+        try:
+            self._ticket = self._model.submit(plan.apply(data, arrival_s), self._reply, self._give_back)
+        except RequestError as error:
+            self._end(error)
 
     def abandon(self) -> None:
         """Drop the request: its client left."""
@@ -215,7 +218,7 @@ class Exchange:
         front.transport.write(plain_reply(template, result.outputs))
         self._front = None
         hot.count(200)
-        front.answered()
+        front.end_request()
         return True
 
     def _written(self, result: Response, future: asyncio.Future[Written]) -> None:
@@ -280,4 +283,4 @@ class Exchange:
                     "duration_s": time.monotonic() - self._start_s,
                 }
             )
-        front.answered()
+        front.end_request()

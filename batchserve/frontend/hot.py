@@ -43,6 +43,7 @@ class HotPath:
         scratch: The read buffer that connections share; empty between two calls of the loop.
         pool: Buffers for large bodies.
         heads: Heads seen before.
+        count: Counts an answer by its status.
         is_plain: True if the configuration adds nothing to an answer, and nobody wants to know of it.
     """
 
@@ -57,6 +58,7 @@ class HotPath:
         self.is_plain = not services.config.server_timing and services.access_log is None
         self.inference = app.inference
         self.budget = app.budget
+        self.count = app.count
         self._app = app
         self._repository = services.repository
         self._habits = Habits()
@@ -149,10 +151,6 @@ class HotPath:
         """Return what serves a request now: while its body came, its model may have been replaced or unloaded."""
         route = head.route
         return None if route is None else self._repository.find(route.target, route.version)
-
-    def count(self, status: int) -> None:
-        """Count an answer."""
-        self._app.count(status)
 
 
 def _sweep_interval(config: ServerConfig) -> float:

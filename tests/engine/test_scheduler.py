@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from batchserve.config import ModelConfig
 from batchserve.core.cost import CostModel
 from batchserve.core.request import Request, Response
 from batchserve.core.ticket import Outcome
+from batchserve.engine import placement
 from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
 from batchserve.engine.model import Model, load_model
 from batchserve.engine.placement import Placement
@@ -327,7 +330,11 @@ async def test_warm_up_measures_sizes_and_a_failing_size_lowers_the_limit(load: 
 # --- where a batch runs -----------------------------------------------------------------------------------------------
 
 
-async def test_run_shorter_than_a_hand_over_is_done_on_the_loops_thread(load: Load) -> None:
+async def test_run_shorter_than_a_hand_over_is_done_on_the_loops_thread(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("FIRST_HOP_S", "MAX_IN_PLACE_S", "MAX_LAG_S"):
+        monkeypatch.setattr(placement, limit, 60.0)  # however slow this machine is now
     backend = FakeBackend(may_run_in_place=True)
     model = await load(backend, warmup_budget_s=1.0)
     backend.runs.clear()
@@ -488,3 +495,26 @@ async def test_a_batch_held_by_the_old_delay_goes_when_the_new_one_is_over(load:
     async with asyncio.timeout(20):
         await waiting
     assert len(backend.runs) == warmed + 1
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+async def test_an_ended_request_leaves_nothing_for_the_garbage_collector(load: Load, rows: int) -> None:
+    """Its arrays go at once: rows of 1 ride in one batch, those of 5 are split."""
+    backend = FakeBackend(function=lambda inputs, mask: [inputs[0] + 1], may_run_in_place=True)
+    model = await load(backend, max_batch_size=2)
+    await model.infer(request())
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            asked = request(rows=rows)
+            left = weakref.ref(asked.inputs[0])
+            owner = Owner()
+            model.submit(asked, owner.reply, owner.release)
+            await asyncio.wait_for(owner.released.wait(), 10)
+            del asked
+            backend.runs.clear()
+            await asyncio.to_thread(lambda: None)  # the instance's thread has let go of the batch, too
+            assert left() is None
+    finally:
+        gc.enable()
