@@ -13,7 +13,7 @@ VERSIONS := 3.11 3.12 3.13
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http soak clean
+.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -43,6 +43,10 @@ bench: $(VENV)/.test ## Measure batching against max_batch_size = 1 (minutes)
 
 bench-http: $(VENV)/.test ## Measure the HTTP frontend against echo, aiohttp and mosec (minutes; needs wrk)
 	"$(BIN)/python" loadtest/hotpath.py $(ARGS)
+
+bench-layouts: $(VENV)/.test ## Measure the choice of instances and threads at load (minutes)
+	"$(BIN)/python" loadtest/layouts.py $(ARGS)
+	"$(BIN)/python" loadtest/layouts.py --http --seconds 5 $(ARGS)
 
 soak: $(VENV)/.test ## Ten minutes of mixed traffic, after which nothing may be left (needs wrk)
 	"$(BIN)/python" loadtest/hotpath.py --only soak --minutes 10 $(ARGS)

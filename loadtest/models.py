@@ -23,6 +23,11 @@ import numpy.typing as npt
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
+if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from loadtest import networks
+
 __all__ = ["CACHE", "MAKERS", "Maker", "model_file", "model_folder"]
 
 Array = npt.NDArray[Any]
@@ -125,6 +130,14 @@ MAKERS: dict[str, Maker] = {
     "largest": Maker(
         "largest of 153,600 floats: reads 614 kB a row once, answers 4 bytes",
         lambda: _largest("largest", 153600),
+    ),
+    "encoder": Maker(
+        "transformer encoder of 6 layers, 384 wide, texts of any length to 512: what mixed lengths are measured with",
+        lambda: networks.encoder("encoder"),
+    ),
+    "residual": Maker(
+        "residual convolution net of 18 layers for images of 112 x 112",
+        lambda: networks.residual("residual"),
     ),
 }
 """Every benchmark model by name. A new one needs an entry here and nothing else."""

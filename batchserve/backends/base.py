@@ -10,7 +10,7 @@ from typing import Protocol
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["Backend", "Batchability", "ModelFile", "Session"]
+__all__ = ["Backend", "Batchability", "Layout", "ModelFile", "Session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,22 @@ class Batchability:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """A way to share a processor among the runs of a model.
+
+    Attributes:
+        instances: Batches that run at once.
+        threads: Threads that compute one of them.
+    """
+
+    instances: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.instances} x {self.threads}"
+
+
 class Session(Protocol):
     """A model held by a runtime, ready to run.
 
@@ -51,6 +67,8 @@ class Session(Protocol):
         providers: Execution providers in use, most preferred first, as the runtime names them.
         may_run_in_place: True if a run takes about as long as measured before, so that a short one may be done on the
             event loop's thread; False if it may have to wait for something else.
+        layouts: Ways to run it that are worth comparing, never empty. The first is the one it was opened for; it is the
+            only one where the configuration leaves no choice.
         facts: Short words about how it runs (threads, spinning, runtime version) for logs and configuration answers.
     """
 
@@ -80,18 +98,35 @@ class Session(Protocol):
         ...
 
     @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """See the class."""
+        ...
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """See the class."""
         ...
 
-    def sample(self, rows: int) -> list[Array]:
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
         """Make inputs the model accepts, for warm-up and proofs.
 
         Args:
             rows: Rows on axis 0 if the model is batchable; otherwise 1, and the model's own shape with free axes short.
+            length: Size of every free axis but the batch; it is not known whether the model accepts it. 0 for one that
+                it does.
 
         Returns:
-            One array per input. Random, the same for the same `rows`.
+            One array per input. Random, the same for the same `rows` and `length`.
+        """
+        ...
+
+    def reopen(self, threads: int) -> Session:
+        """Open the same model once more, with another number of threads for a run. Blocks; weights are held twice.
+
+        Nothing is proved again. Both sessions are to be closed.
+
+        Raises:
+            ModelLoadError: The runtime refused, or there is no memory for it.
         """
         ...
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cgroup_quota", "threads_per_instance", "usable_cores"]
+from batchserve.backends.base import Layout
+from batchserve.config import ModelConfig
+
+__all__ = ["cgroup_quota", "layouts_on_cores", "threads_per_instance", "usable_cores"]
 
 PROC = Path("/proc/self")
 MOUNT = Path("/sys/fs/cgroup")
@@ -31,6 +35,24 @@ def usable_cores(proc: Path = PROC, mount: Path = MOUNT) -> int:
 def threads_per_instance(cores: int, instances: int) -> int:
     """Share cores among instances that run at once; never 0, which would mean "every core, pinned" to the runtime."""
     return max(1, cores // max(1, instances))
+
+
+def layouts_on_cores(cores: int, config: ModelConfig) -> tuple[Layout, ...]:
+    """List the ways to share the cores among runs that are worth measuring, one run on all of them first.
+
+    Between one run on all cores and one run on each lies one in the middle, with about as many runs as threads. A
+    number in the configuration leaves no choice. For throughput one core is left to the event loop where there are more
+    than two.
+    """
+    if config.instances is not None:
+        return (Layout(config.instances, config.intra_op_threads or threads_per_instance(cores, config.instances)),)
+    if config.hint == "throughput" and cores > 2:
+        cores -= 1
+    if config.intra_op_threads:
+        most = max(1, cores // config.intra_op_threads)
+        return tuple(Layout(count, config.intra_op_threads) for count in sorted({1, most}))
+    middle = round(math.sqrt(cores))
+    return tuple(Layout(count, threads_per_instance(cores, count)) for count in sorted({1, middle, cores}))
 
 
 def cgroup_quota(proc: Path = PROC, mount: Path = MOUNT) -> float | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchserve.backends.base import Batchability, ModelFile
+from batchserve.backends.base import Batchability, Layout, ModelFile
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
 from batchserve.errors import BackendError, ModelLoadError
@@ -53,6 +53,7 @@ class FakeBackend:
         load_error: If not "", every load raises `ModelLoadError` with this text.
         load_gate: Each load waits until it is set; None loads at once.
         may_run_in_place: What the sessions say about it: False, because a gate would hold the event loop.
+        layouts: What the sessions say about them; None for the instances configured, 1 by default.
 
     All arguments are attributes that a test may change at any time. Any thread.
     """
@@ -69,8 +70,10 @@ class FakeBackend:
         load_error: str = "",
         load_gate: threading.Event | None = None,
         may_run_in_place: bool = False,
+        layouts: Sequence[Layout] | None = None,
     ) -> None:
         self.may_run_in_place = may_run_in_place
+        self.layouts = layouts
         self.inputs = tuple(inputs)
         self.outputs = tuple(outputs)
         self.batchable = batchable
@@ -93,7 +96,11 @@ class FakeBackend:
             raise ModelLoadError(f"the load gate stayed shut for {GATE_TIMEOUT_S:g} s")
         if self.load_error:
             raise ModelLoadError(self.load_error)
-        session = FakeSession(self)
+        return self.open(self.layouts or (Layout(config.instances or 1, config.intra_op_threads or 1),))
+
+    def open(self, layouts: Sequence[Layout]) -> FakeSession:
+        """Make a session without the checks of a load."""
+        session = FakeSession(self, layouts)
         self.sessions.append(session)
         return session
 
@@ -116,8 +123,9 @@ class FakeBackend:
 class FakeSession:
     """What `FakeBackend.load` returns; `runs` of the backend holds the runs of all its sessions."""
 
-    def __init__(self, backend: FakeBackend) -> None:
+    def __init__(self, backend: FakeBackend, layouts: Sequence[Layout]) -> None:
         self._backend = backend
+        self.layouts = tuple(layouts)
         self.inputs = backend.inputs
         self.outputs = backend.outputs
         self.batchability = Batchability(backend.batchable, "the test says so")
@@ -126,10 +134,11 @@ class FakeSession:
         self.facts: Mapping[str, str] = {"runtime": "fake"}
         self.closed = False
 
-    def sample(self, rows: int) -> list[Array]:
-        """Make small random inputs; free axes beyond the first are 3 long."""
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
+        """Make small random inputs; free axes beyond the first are 3 long, or as asked."""
         random = np.random.default_rng(rows)
-        return [_draw(spec, rows if self.batchability.is_batchable else 1, random) for spec in self.inputs]
+        rows = rows if self.batchability.is_batchable else 1
+        return [_draw(spec, rows, length or 3, random) for spec in self.inputs]
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Record the run, wait at the gate, then fail or answer as the backend is told to."""
@@ -143,6 +152,10 @@ class FakeSession:
             raise BackendError("the fake model was told to fail on these inputs")
         return self._backend.function(inputs, output_mask)
 
+    def reopen(self, threads: int) -> FakeSession:
+        """Make another session of the backend, for one run of so many threads."""
+        return self._backend.open((Layout(1, threads),))
+
     def close(self) -> None:
         """Note it; a run afterwards raises."""
         self.closed = True
@@ -152,8 +165,8 @@ def _opens(gate: threading.Event | None) -> bool:
     return gate is None or gate.wait(GATE_TIMEOUT_S)
 
 
-def _draw(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
-    shape = [3 if size < 0 else size for size in spec.shape]
+def _draw(spec: TensorSpec, rows: int, length: int, random: np.random.Generator) -> Array:
+    shape = [length if size < 0 else size for size in spec.shape]
     if spec.shape and spec.shape[0] < 0:
         shape[0] = rows
     numbers = random.integers(0, 2, shape)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from batchserve.backends.agreement import elsewhere
-from batchserve.backends.base import Batchability, ModelFile
-from batchserve.backends.batchability import investigate
+from batchserve.backends.base import Batchability, Layout, ModelFile
+from batchserve.backends.batchability import Findings, investigate
 from batchserve.backends.runtime import Opened, open_session, plain_text, require_runtime
 from batchserve.backends.samples import draw
 from batchserve.backends.tensors import GraphTensor, declare, describe
@@ -44,7 +45,7 @@ class OnnxBackend:
         inputs = declare(inputs, config.inputs, overridable)
         outputs = declare(outputs, config.outputs)
         facts = _facts(opened, config) | {"session_load_s": f"{opened_at - began:.3f}"}
-        return OnnxSession(opened, inputs, outputs, facts, is_switched_off=config.max_batch_size == 0)
+        return OnnxSession(opened, config, inputs, outputs, facts)
 
 
 class OnnxSession:
@@ -52,24 +53,28 @@ class OnnxSession:
 
     Args:
         opened: The runtime's session.
+        config: What it was opened by.
         inputs: The model's inputs, as declared.
         outputs: The model's outputs, as declared.
         facts: What is known about how it runs.
-        is_switched_off: True if the configuration says max_batch_size = 0.
+        findings: What runs of the same model showed before; None to find out now.
     """
 
     def __init__(
         self,
         opened: Opened,
+        config: ModelConfig,
         inputs: Sequence[GraphTensor],
         outputs: Sequence[GraphTensor],
         facts: Mapping[str, str],
-        *,
-        is_switched_off: bool,
+        findings: Findings | None = None,
     ) -> None:
         self._session: Any = opened.session
         self._path = opened.path
+        self._config = config
         self._graph_inputs = inputs
+        self._graph_outputs = outputs
+        self.layouts: tuple[Layout, ...] = opened.layouts
         self._input_names = [tensor.name for tensor in inputs]
         self._output_names = [tensor.name for tensor in outputs]
         self._names_by_mask: dict[int, list[str]] = {}
@@ -78,18 +83,18 @@ class OnnxSession:
         self.may_run_in_place = self.providers == ("CPUExecutionProvider",)
         began = time.perf_counter()
         every = (1 << len(outputs)) - 1
-        self._findings = investigate(
+        self._findings = findings or investigate(
             lambda arrays: self.run(arrays, every),
             inputs,
             outputs,
             elsewhere(self.providers),
-            is_switched_off=is_switched_off,
+            is_switched_off=config.max_batch_size == 0,
         )
         self.inputs = _specs(inputs)
         self.outputs = _specs(_with_ranks(outputs, self._findings.ranks))
         self.facts: Mapping[str, str] = {
-            **facts,
             "proof_s": f"{time.perf_counter() - began:.3f}",
+            **facts,
             "sample": str(self._findings.settings or f"none found: {self._findings.error}"),
         }
 
@@ -98,7 +103,7 @@ class OnnxSession:
         """The verdict of the runs at load, and its reason."""
         return self._findings.batchability
 
-    def sample(self, rows: int) -> list[Array]:
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
         """Make random inputs with the settings that worked at load; see `Session.sample`.
 
         Raises:
@@ -109,7 +114,7 @@ class OnnxSession:
             raise BackendError(f"no inputs are known that the model accepts: {self._findings.error}")
         return draw(
             self._graph_inputs,
-            settings,
+            replace(settings, length=length) if length else settings,
             rows if self.batchability.is_batchable else 1,
             np.random.default_rng(rows),
         )
@@ -129,6 +134,13 @@ class OnnxSession:
         except Exception as error:  # the runtime's errors share no other base class
             raise BackendError(plain_text(error, self._path)) from error
         return outputs
+
+    def reopen(self, threads: int) -> OnnxSession:
+        """Open the same file with other threads; see `Session.reopen`."""
+        config = replace(self._config, instances=1, intra_op_threads=threads, providers=self.providers)
+        opened = open_session(self._path, config)
+        facts = {**self.facts, "intra_op_threads": str(threads)}
+        return OnnxSession(opened, config, self._graph_inputs, self._graph_outputs, facts, self._findings)
 
     def close(self) -> None:
         """Let go of the runtime's session, which frees its memory once no run holds it."""
@@ -151,7 +163,7 @@ def _facts(opened: Opened, config: ModelConfig) -> dict[str, str]:
     facts = {
         "runtime": f"onnxruntime {opened.version}",
         "cores": str(opened.cores),
-        "intra_op_threads": str(opened.threads),
+        "intra_op_threads": str(opened.layouts[0].threads),
         "spinning": config.spinning,
     }
     if meta.producer_name:

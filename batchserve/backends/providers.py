@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from batchserve.backends.base import Layout
+from batchserve.config import ModelConfig
 from batchserve.config.names import did_you_mean
 from batchserve.errors import ModelLoadError
 
@@ -18,6 +20,7 @@ __all__ = [
     "TENSORRT",
     "check_in_use",
     "cuda_devices",
+    "layouts",
     "on_device",
     "options",
     "resolve",
@@ -156,6 +159,22 @@ def options(name: str, *, is_dynamic: bool, device_number: int = 0) -> dict[str,
     if name == CUDA and is_dynamic:
         given["cudnn_conv_algo_search"] = "HEURISTIC"
     return given
+
+
+def layouts(wanted: Sequence[str], config: ModelConfig) -> tuple[Layout, ...]:
+    """List the ways to run a model on an accelerator that are worth measuring; empty where the cores compute.
+
+    A second run lets copies overlap with the first one's kernels. TensorRT locks a session for a whole run, so there
+    it would only wait.
+    """
+    if not ACCELERATED.intersection(wanted):
+        return ()
+    threads = config.intra_op_threads or 1
+    if config.instances is not None:
+        return (Layout(config.instances, threads),)
+    if ACCELERATED.difference((CUDA,)).intersection(wanted) or config.hint == "latency":
+        return (Layout(1, threads),)
+    return (Layout(1, threads), Layout(2, threads))
 
 
 def cuda_devices() -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from batchserve.backends import providers
-from batchserve.backends.cores import threads_per_instance, usable_cores
+from batchserve.backends.base import Layout
+from batchserve.backends.cores import layouts_on_cores, usable_cores
 from batchserve.backends.header import Header, read_header
 from batchserve.config import ModelConfig
 from batchserve.errors import ConfigError, ModelLoadError
@@ -61,7 +62,7 @@ class Opened:
         session: The runtime's InferenceSession.
         header: What the file says about its tensors, None if it could not be read without the runtime.
         cores: Cores this process may use.
-        threads: Threads that compute one run.
+        layouts: Ways to run it; the session was made for the first.
         version: The runtime's version.
     """
 
@@ -69,7 +70,7 @@ class Opened:
     session: Any
     header: Header | None
     cores: int
-    threads: int
+    layouts: tuple[Layout, ...]
     version: str
 
 
@@ -116,8 +117,8 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
     is_dynamic = header is None or header.is_dynamic
     cores = usable_cores()
     on_gpu = bool(providers.ACCELERATED.intersection(wanted))
-    threads = config.intra_op_threads or (1 if on_gpu else threads_per_instance(cores, config.instances))
-    session_options = _session_options(runtime, config.spinning, threads, is_dynamic=is_dynamic)
+    layouts = providers.layouts(wanted, config) or layouts_on_cores(cores, config)
+    session_options = _session_options(runtime, config.spinning, layouts[0].threads, is_dynamic=is_dynamic)
     with CREATION:
         if on_gpu and hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls(directory="")
@@ -138,7 +139,7 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
     if providers.CUDA in wanted and providers.CUDA not in in_use:
         log.warning("a CUDA device is there but its provider could not be started: %s runs on the CPU", path)
         return open_session(path, replace(config, providers=("cpu",)))  # again, with threads for the CPU
-    return Opened(path, session, header, cores, threads, str(runtime.__version__))
+    return Opened(path, session, header, cores, layouts, str(runtime.__version__))
 
 
 def plain_text(error: Exception, path: Path | None = None) -> str:

@@ -60,6 +60,8 @@ def describe_model(model: Model) -> list[str]:
     lines += _tensors("outputs", model.signature.outputs)
     lines.append(_line("batching", _batching(model)))
     lines.append(_line("cost", _cost(model)))
+    if model.layouts:
+        lines.append(_line("instances", _layouts(model)))
     lines.append(_line("limits", _limits(model)))
     lines.append(_line("runs on", _runs_on(model)))
     return lines
@@ -103,6 +105,13 @@ def _cost(model: Model) -> str:
     points = [model.curve[index] for index in shown]
     unit = "row" if model.signature.max_batch_size else "request"
     return ", ".join(f"{rows} {unit}{'s' if rows > 1 else ''} {_time(seconds)}" for rows, seconds in points)
+
+
+def _layouts(model: Model) -> str:
+    """Show what the choice of instances and threads is founded on."""
+    chosen = f"{model.instances} x {model.config.intra_op_threads}"
+    tried = ", ".join(f"{one.layout} {one.rows_per_s:,.4g} rows/s, {_time(one.lone_s)} alone" for one in model.layouts)
+    return f"{chosen} threads, chosen for hint {model.config.hint}: {tried}"
 
 
 def _time(seconds: float) -> str:

@@ -168,7 +168,16 @@ class ModelConfig:
     preferred_batch_sizes: tuple[int, ...] = _key(
         (), row_counts(), "Sizes that the model runs best at; a batch is cut to one of them where that delays nothing."
     )
-    instances: int = _key(1, whole_number(1, 1024), "Batches of the model that may run at once.")
+    hint: str = _key(
+        "auto",
+        choice("auto", "latency", "throughput"),
+        "What `instances = auto` is chosen for: a lone request's time, rows per second, or both.",
+    )
+    instances: int | None = _key(
+        None,
+        whole_number(1, 1024, auto=True),
+        "Batches of the model that may run at once. `auto` measures at load which number suits `hint`.",
+    )
     device: str | None = _key(
         None,
         device(),
@@ -207,7 +216,7 @@ class ModelConfig:
         ("auto",), names(), "Execution providers, most preferred first; `auto` takes the best that works."
     )
     intra_op_threads: int = _key(
-        0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among `instances`."
+        0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among the instances."
     )
     spinning: str = _key("off", choice("off", "short", "on"), "Whether threads of a run wait busily for the next.")
     version_policy: str = _key("latest", version_policy(), "Which versions are served.")

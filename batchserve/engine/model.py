@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.tensors import ModelSignature
+from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
 from batchserve.engine.placement import Placement
@@ -44,11 +46,12 @@ class Model:
     Attributes:
         name: Its name on the wire.
         version: Its version; the wire shows it in decimal.
-        config: The effective configuration; `reconfigure` replaces it.
+        config: The effective configuration, with the instances and threads chosen at load; `reconfigure` replaces it.
         limits: The limits in force, with every default resolved; another object after each change.
         signature: Inputs, outputs and the rows of one run.
         session: What runs it.
         curve: Rows and seconds measured at load, ascending; empty if nothing was measured.
+        layouts: How instances and threads compared at load; empty if there was nothing to choose.
         load_s: Seconds from the start of the load until it was ready.
     """
 
@@ -56,7 +59,7 @@ class Model:
         self,
         file: ModelFile,
         config: ModelConfig,
-        session: Session,
+        calibrated: Calibrated,
         measured: WarmUp,
         devices: Devices,
         *,
@@ -65,14 +68,18 @@ class Model:
     ) -> None:
         self.name = file.name
         self.version = file.version
+        session, layout = calibrated.session, calibrated.layout
+        self._asked = config  # with `auto` where the choice was the server's
+        config = replace(config, instances=layout.instances, intra_op_threads=layout.threads)
         self.config = config
         self.session = session
+        self.layouts = calibrated.measured
         self.load_s = load_s
         self.signature = ModelSignature(
             session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows)
         )
         self._listeners = listeners
-        self.limits = limits = _limits(config, self.signature.max_batch_size)
+        self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
@@ -193,9 +200,12 @@ class Model:
         Args:
             config: What the configuration says now.
         """
-        changes, self.config = compare(self.config, config)
+        changes, self._asked = compare(self._asked, config)
+        chosen = self.config
+        self.config = replace(self._asked, instances=chosen.instances, intra_op_threads=chosen.intra_op_threads)
         if changes.applied:
-            self.limits = self.limits.reconfigured(_limits(self.config, self.signature.max_batch_size))
+            limits = _limits(self.config, self.limits.slots, self.signature.max_batch_size)
+            self.limits = self.limits.reconfigured(limits)
             self._scheduler.reconfigure(self.limits)
         return changes
 
@@ -244,13 +254,13 @@ async def load_model(
         ModelLoadError: It cannot be served; nothing of it is left behind.
     """
     start_s = time.monotonic()
-    session, measured = await asyncio.get_running_loop().run_in_executor(executor, _prepare, file, config, backend)
+    calibrated, measured = await asyncio.get_running_loop().run_in_executor(executor, _prepare, file, config, backend)
     return Model(
-        file, config, session, measured, devices or Devices(), load_s=time.monotonic() - start_s, listeners=listeners
+        file, config, calibrated, measured, devices or Devices(), load_s=time.monotonic() - start_s, listeners=listeners
     )
 
 
-def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Session, WarmUp]:
+def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Calibrated, WarmUp]:
     if file.name == "stats":
         raise ModelLoadError("a model cannot be named 'stats', which is a route of the protocol: rename it")
     session = backend.load(file, config)
@@ -264,7 +274,12 @@ def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Se
                 config.max_batch_size,
                 session.batchability.why,
             )
-        return session, warm_up(file.name, session, max(1, max_rows), config.warmup_budget_s)
+        end_s = time.monotonic() + config.warmup_budget_s
+        calibrated = calibrate(file.name, session, config.hint, max_rows, config.warmup_budget_s)
+        session = calibrated.session
+        # Whatever the comparison took, one row is always run.
+        budget_s = max(end_s - time.monotonic(), 1e-9) if config.warmup_budget_s else 0.0
+        return calibrated, warm_up(file.name, session, max(1, max_rows), budget_s)
     except BaseException:
         session.close()
         raise
@@ -277,7 +292,7 @@ def _max_rows(session: Session, config: ModelConfig) -> int:
     return DEFAULT_MAX_BATCH_SIZE if config.max_batch_size is None else config.max_batch_size
 
 
-def _limits(config: ModelConfig, max_batch_size: int) -> Limits:
+def _limits(config: ModelConfig, instances: int, max_batch_size: int) -> Limits:
     return Limits(
         max_batch_size=max_batch_size,
         timeout_s=config.timeout_s,
@@ -287,7 +302,7 @@ def _limits(config: ModelConfig, max_batch_size: int) -> Limits:
         priority_levels=config.priority_levels,
         split_large=config.split_large,
         isolate_failures=config.isolate_failures,
-        slots=config.instances,
+        slots=instances,
         latency_target_s=config.latency_target_s,
         shed=config.latency_target_s is not None if config.shed is None else config.shed,
         preferred_batch_sizes=tuple(rows for rows in config.preferred_batch_sizes if rows <= max(1, max_batch_size)),

@@ -7,13 +7,14 @@ import sys
 import threading
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto
 from support import onnx_models as models
 
 from batchserve.backends import runtime
-from batchserve.backends.base import ModelFile
+from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend, require_runtime
 from batchserve.config import DeclaredTensor, ModelConfig
 from batchserve.errors import ConfigError, ModelLoadError
@@ -259,6 +260,20 @@ def test_options_of_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     OnnxBackend().load(ModelFile("m", 1, fixed), ModelConfig(intra_op_threads=5, spinning="on")).close()
     assert seen["options"].intra_op_num_threads == 5
     assert seen["options"].get_session_config_entry("session.intra_op.allow_spinning") == "1"
+
+
+def test_session_is_opened_again_with_other_threads_and_nothing_is_proved_again(tmp_path: Path):
+    path = models.save(models.mlp(), tmp_path / "model.onnx")
+    session = OnnxBackend().load(ModelFile("m", 1, path), ModelConfig(intra_op_threads=2))
+    again = session.reopen(1)
+    assert (session.layouts[0].threads, again.layouts) == (2, (Layout(1, 1),))
+    assert again.facts == {**session.facts, "intra_op_threads": "1"}, "the seconds of the proof are the first one's"
+    assert again.batchability == session.batchability
+    inputs = session.sample(3)
+    assert np.allclose(session.run(inputs, 1)[0], again.run(inputs, 1)[0])
+    session.close()
+    assert again.run(inputs, 1)[0].shape[0] == 3, "neither needs the other"
+    again.close()
 
 
 def test_sessions_are_made_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

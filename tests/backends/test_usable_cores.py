@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from batchserve.backends.cores import cgroup_quota, threads_per_instance, usable_cores
+from batchserve.backends.base import Layout
+from batchserve.backends.cores import cgroup_quota, layouts_on_cores, threads_per_instance, usable_cores
+from batchserve.backends.providers import CPU, CUDA, TENSORRT, layouts
+from batchserve.config import ModelConfig
 
 
 @pytest.fixture
@@ -80,3 +83,41 @@ def test_instances_share_the_cores(cores: int, instances: int, threads: int):
 
 def test_this_machine_has_at_least_one():
     assert 1 <= usable_cores() <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "config", "expected"),
+    [
+        (1, {}, [(1, 1)]),
+        (2, {}, [(1, 2), (2, 1)]),
+        (4, {}, [(1, 4), (2, 2), (4, 1)]),
+        (16, {}, [(1, 16), (4, 4), (16, 1)]),
+        (7, {}, [(1, 7), (3, 2), (7, 1)]),
+        (2, {"hint": "throughput"}, [(1, 2), (2, 1)]),
+        (5, {"hint": "throughput"}, [(1, 4), (2, 2), (4, 1)]),  # one is left to the event loop
+        (8, {"intra_op_threads": 2}, [(1, 2), (4, 2)]),
+        (2, {"intra_op_threads": 4}, [(1, 4)]),
+        (8, {"instances": 2}, [(2, 4)]),
+        (8, {"instances": 2, "intra_op_threads": 1}, [(2, 1)]),
+        (2, {"instances": 3}, [(3, 1)]),
+    ],
+)
+def test_layouts_worth_measuring(cores: int, config: dict[str, object], expected: list[tuple[int, int]]):
+    found = layouts_on_cores(cores, ModelConfig(**config))  # type: ignore[arg-type]
+    assert [(layout.instances, layout.threads) for layout in found] == expected
+
+
+@pytest.mark.parametrize(
+    ("wanted", "config", "expected"),
+    [
+        ((CPU,), {}, []),
+        ((CUDA, CPU), {}, [(1, 1), (2, 1)]),
+        ((CUDA, CPU), {"hint": "latency"}, [(1, 1)]),
+        ((CUDA, CPU), {"instances": 3, "intra_op_threads": 2}, [(3, 2)]),
+        ((TENSORRT, CUDA, CPU), {}, [(1, 1)]),
+    ],
+)
+def test_accelerator_is_tried_with_one_run_and_with_two(
+    wanted: tuple[str, ...], config: dict[str, object], expected: list[tuple[int, int]]
+):
+    assert list(layouts(wanted, ModelConfig(**config))) == [Layout(*pair) for pair in expected]  # type: ignore[arg-type]

@@ -40,7 +40,7 @@ def test_summary_says_what_was_found(serve: Serve, models: Path) -> None:
     assert re.search(r"^  batching +yes, up to 32 rows in one run: .+", text, re.MULTILINE)
     assert re.search(r"^  cost +1 row [\d.]+ [um]?s, .*32 rows [\d.]+ [um]?s$", text, re.MULTILINE)
     assert re.search(
-        r"^  limits +max_batch_size 32, instances 1, max_queue_size 1024, max_queue_delay auto, timeout 60s$",
+        r"^  limits +max_batch_size 32, instances [12], max_queue_size 1024, max_queue_delay auto, timeout 60s$",
         text,
         re.MULTILINE,
     )
@@ -119,12 +119,14 @@ def test_flags_variables_and_set_reach_the_model(serve: Serve, tmp_path: Path) -
         "server.max_body_size=1KiB",
         "--set",
         'models."a.b".max_batch_size=5',
+        "--set",
+        "defaults.instances=3",
         environ={"BATCHSERVE_SERVER__HOST": "localhost", "BATCHSERVE_DEFAULTS__MAX_QUEUE_SIZE": "77"},
     )
     process.loaded()
     text = process.out.text()
-    assert "max_batch_size 5, instances 1, max_queue_size 77" in text
-    assert "max_batch_size 6, instances 1, max_queue_size 77" in text
+    assert "max_batch_size 5, instances 3, max_queue_size 77" in text
+    assert "max_batch_size 6, instances 3, max_queue_size 77" in text
     assert process.request("GET", "/v2/models/a.b/config")[1]["max_batch_size"] == 5
     assert process.request("POST", "/v2/models/c/infer", {"x": "y" * 2000})[0] == 413
     assert process.err.wait_for(r"WARNING .*dynamic_batching\.preserve_ordering") is not None

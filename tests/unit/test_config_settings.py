@@ -97,7 +97,7 @@ def test_last_set_of_a_key_counts() -> None:
 
 def test_values_of_models_are_for_that_model_only() -> None:
     settings = Settings.load(sets=["models.a.instances=2"], environ={"BATCHSERVE_MODELS__B__INSTANCES": "3"})
-    assert [settings.model(name).instances for name in "abc"] == [2, 3, 1]
+    assert [settings.model(name).instances for name in "abc"] == [2, 3, None]
 
 
 def test_auto_in_a_stronger_place_undoes_a_weaker_value(folder: Path) -> None:
