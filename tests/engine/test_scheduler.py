@@ -471,7 +471,8 @@ async def test_new_limits_hold_from_the_next_decision_and_deadlines_given_out_st
     model, _, gate, blocker = await held_model(load, max_queue_size=2, timeout_s=30.0, max_batch_size=2)
     waiting = request()
     ticket = model.submit(waiting, lambda result: None)
-    changes = model.reconfigure(replace(model.config, max_queue_size=1, latency_target_s=0.5, instances=3))
+    wanted = replace(model.config, max_queue_size=1, latency_target_s=0.5, instances=3, intra_op_threads=0)
+    changes = model.reconfigure(wanted)
     assert (changes.applied, list(changes.not_applied)) == (("latency_target", "max_queue_size"), ["instances"])
     assert ticket.deadline_s == waiting.arrival_s + 30.0
     assert (model.limits.max_queue_size, model.limits.latency_target_s, model.limits.shed) == (1, 0.5, True)
