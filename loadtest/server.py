@@ -49,8 +49,9 @@ class Process:
         self._is_listening = threading.Event()
 
     def __enter__(self) -> Self:
-        # Variables of the caller's would change what is measured.
+        # Variables of the caller's would change what is measured, and so would what an earlier run has learnt.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("BATCHSERVE_")}
+        environment["BATCHSERVE_SERVER__PROFILE_CACHE"] = "false"
         self._process = subprocess.Popen(
             self.command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
         )

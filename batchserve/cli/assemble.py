@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchserve.backends.onnx import OnnxBackend, require_runtime
 from batchserve.cli.reloading import Reloading
+from batchserve.engine.profiles import Profiles
 from batchserve.engine.repository import Repository
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
@@ -23,7 +27,7 @@ if TYPE_CHECKING:
     from batchserve.config import Settings
     from batchserve.engine.sources import ModelSource
 
-__all__ = ["Assembly", "new_event_loop"]
+__all__ = ["Assembly", "cache_folder", "new_event_loop"]
 
 _POOL_THREADS = 4
 """Helper threads for large JSON and compression: they share the cores with the models' own."""
@@ -36,6 +40,14 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError:
         return asyncio.new_event_loop()
     return uvloop.new_event_loop()
+
+
+def cache_folder(configured: str | None) -> Path:
+    """Say where to keep what may be lost; `configured` is `server.cache_dir`."""
+    if configured is not None:
+        return Path(configured).expanduser()
+    user = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    return Path(os.environ.get("XDG_CACHE_HOME") or user).expanduser() / "batchserve"
 
 
 class Assembly:
@@ -63,6 +75,7 @@ class Assembly:
             self._reloading.config_of,
             OnnxBackend(),
             listeners=(metrics, statistics, StateLog()),
+            profiles=Profiles(cache_folder(config.cache_dir) / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,
         )
         self.server = Server(

@@ -104,7 +104,8 @@ def _cost(model: Model) -> str:
     shown = sorted({round(index * last / (_MOST_POINTS - 1)) for index in range(_MOST_POINTS)})
     points = [model.curve[index] for index in shown]
     unit = "row" if model.signature.max_batch_size else "request"
-    return ", ".join(f"{rows} {unit}{'s' if rows > 1 else ''} {_time(seconds)}" for rows, seconds in points)
+    costs = ", ".join(f"{rows} {unit}{'s' if rows > 1 else ''} {_time(seconds)}" for rows, seconds in points)
+    return f"{costs} (as an earlier run found)" if model.is_known else costs
 
 
 def _layouts(model: Model) -> str:

@@ -71,8 +71,12 @@ def _with_word(kind: Kind, word: str) -> Kind:
     )
 
 
-def text() -> Kind:
-    """A string that is not empty."""
+def text(*, auto: bool = False) -> Kind:
+    """A string that is not empty.
+
+    Args:
+        auto: True if `auto` may be written and becomes None.
+    """
 
     def read(value: object) -> str:
         if not isinstance(value, str):
@@ -83,7 +87,8 @@ def text() -> Kind:
             raise BadValueError("has characters in it that cannot be printed")
         return value
 
-    return Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
+    kind = Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
+    return _with_word(kind, "auto") if auto else kind
 
 
 def header_name() -> Kind:

@@ -122,6 +122,12 @@ class ServerConfig:
     server_timing: bool = _key(
         False, flag(), "Say in each answer where its time went; a request may ask with `X-Server-Timing: 1`."
     )
+    cache_dir: str | None = _key(
+        None, text(auto=True), "Folder of what is kept between runs; `auto` is `batchserve` in the user's cache folder."
+    )
+    profile_cache: bool = _key(
+        True, flag(), "Keep what is learnt of each model's costs in `cache_dir`, so that the next start knows it."
+    )
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
     log_format: str = _key("text", choice("text", "json"), "Form of log lines.")

@@ -19,6 +19,7 @@ from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
 from batchserve.engine.placement import Placement
+from batchserve.engine.profiles import Keeper
 from batchserve.engine.scheduler import Release, Reply, Scheduler
 from batchserve.engine.warmup import warm_up
 from batchserve.errors import ModelLoadError, RequestError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from batchserve.core.request import Request, Response
     from batchserve.core.ticket import Ticket
     from batchserve.engine.events import BatchEnded, Listener, RequestsEnded
+    from batchserve.engine.profiles import ProfileFile, Profiles
     from batchserve.engine.warmup import WarmUp
 
 __all__ = ["DEFAULT_MAX_BATCH_SIZE", "Model", "load_model"]
@@ -50,8 +52,9 @@ class Model:
         limits: The limits in force, with every default resolved; another object after each change.
         signature: Inputs, outputs and the rows of one run.
         session: What runs it.
-        curve: Rows and seconds measured at load, ascending; empty if nothing was measured.
+        curve: Rows and seconds measured at load, this one or an earlier one; ascending, empty if nothing was measured.
         layouts: How instances and threads compared at load; empty if there was nothing to choose.
+        is_known: True if what an earlier process learnt of its costs still holds.
         load_s: Seconds from the start of the load until it was ready.
     """
 
@@ -64,6 +67,7 @@ class Model:
         devices: Devices,
         *,
         load_s: float,
+        kept: ProfileFile | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
         self.name = file.name
@@ -85,10 +89,14 @@ class Model:
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
                 *(self.name, self.version, ", ".join(map(str, larger)), limits.run_rows),
             )
-        self.curve = measured.points
+        self.curve = measured.measured
         where = device_name(session, config)
         group = devices.group(where)
         cost = CostModel(measured.points, limits.horizon_s)
+        if measured.profile is not None:
+            cost.q = measured.profile.q
+        self.is_known = measured.profile is not None
+        self._keeper = None if kept is None else Keeper(kept, cost, measured.measured, time.monotonic())
         self._policy = Policy(self.name, limits, cost, group.device)
         self._scheduler = Scheduler(
             f"{self.name}/{self.version}",
@@ -220,9 +228,13 @@ class Model:
     async def close(self) -> None:
         """End its threads and give its memory back. Only when drained."""
         await self._scheduler.close()
+        if self._keeper is not None:
+            await self._keeper.close()
         await asyncio.to_thread(self.session.close)
 
     def _batch_ended(self, event: BatchEnded) -> None:
+        if self._keeper is not None:
+            self._keeper.learnt(event.done_s)
         for listener in self._listeners:
             listener.batch_ended(self, event)
 
@@ -238,6 +250,7 @@ async def load_model(
     *,
     executor: Executor,
     devices: Devices | None = None,
+    profiles: Profiles | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Model:
     """Load, prove and warm up one version, off the event loop.
@@ -248,19 +261,25 @@ async def load_model(
         backend: What loads it.
         executor: Its one thread loads.
         devices: Where it finds its place beside the other models; None if there are none.
+        profiles: Where what is learnt of its costs is kept; None if it is not.
         listeners: Hear of its executions.
 
     Raises:
         ModelLoadError: It cannot be served; nothing of it is left behind.
     """
     start_s = time.monotonic()
-    calibrated, measured = await asyncio.get_running_loop().run_in_executor(executor, _prepare, file, config, backend)
+    calibrated, measured, kept = await asyncio.get_running_loop().run_in_executor(
+        executor, _prepare, file, config, backend, profiles
+    )
+    load_s = time.monotonic() - start_s
     return Model(
-        file, config, calibrated, measured, devices or Devices(), load_s=time.monotonic() - start_s, listeners=listeners
+        file, config, calibrated, measured, devices or Devices(), load_s=load_s, kept=kept, listeners=listeners
     )
 
 
-def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Calibrated, WarmUp]:
+def _prepare(
+    file: ModelFile, config: ModelConfig, backend: Backend, profiles: Profiles | None
+) -> tuple[Calibrated, WarmUp, ProfileFile | None]:
     if file.name == "stats":
         raise ModelLoadError("a model cannot be named 'stats', which is a route of the protocol: rename it")
     session = backend.load(file, config)
@@ -279,7 +298,9 @@ def _prepare(file: ModelFile, config: ModelConfig, backend: Backend) -> tuple[Ca
         session = calibrated.session
         # Whatever the comparison took, one row is always run.
         budget_s = max(end_s - time.monotonic(), 1e-9) if config.warmup_budget_s else 0.0
-        return calibrated, warm_up(file.name, session, max(1, max_rows), budget_s)
+        kept = None if profiles is None else profiles.place(file, config, session)
+        profile = None if kept is None else kept.read()
+        return calibrated, warm_up(file.name, session, max(1, max_rows), budget_s, profile), kept
     except BaseException:
         session.close()
         raise

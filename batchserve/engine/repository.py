@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from batchserve.backends.base import Backend
     from batchserve.config import ModelConfig
     from batchserve.engine.events import Listener
+    from batchserve.engine.profiles import Profiles
 
 __all__ = ["IndexEntry", "Repository"]
 
@@ -70,6 +71,7 @@ class Repository:
         config_of: Reads the effective configuration of one; called again on every load, on a helper thread.
         backend: What loads them.
         listeners: Hear of states and executions.
+        profiles: Where what is learnt of the models' costs is kept; None if it is not.
         allow_partial: Ready although some models failed to load.
 
     Attributes:
@@ -84,6 +86,7 @@ class Repository:
         backend: Backend,
         *,
         listeners: Sequence[Listener] = (),
+        profiles: Profiles | None = None,
         allow_partial: bool = False,
     ) -> None:
         self.is_draining = False
@@ -91,6 +94,7 @@ class Repository:
         self._config_of = config_of
         self._backend = backend
         self._listeners = listeners
+        self._profiles = profiles
         self._allow_partial = allow_partial
         self._named = {source.name: _Named(source) for source in sources}
         self._routes: dict[tuple[str, str], Model] = {}
@@ -295,7 +299,13 @@ class Repository:
             raise ModelLoadError(f"version_policy names version {number}, which does not exist")
         file = ModelFile(source.name, number, path)
         return await load_model(
-            file, config, self._backend, executor=self._loader, devices=self._devices, listeners=self._listeners
+            file,
+            config,
+            self._backend,
+            executor=self._loader,
+            devices=self._devices,
+            profiles=self._profiles,
+            listeners=self._listeners,
         )
 
     def _install(self, named: _Named, loaded: dict[int, Model]) -> None:

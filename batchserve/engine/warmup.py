@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import logging
+import statistics
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from batchserve.core.cost import CostModel
+from batchserve.core.cost import CostModel, size_class
 from batchserve.errors import BackendError, ModelLoadError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from batchserve.backends.base import Session
+    from batchserve.core.tensors import Array
+    from batchserve.engine.profiles import Measured, Profile
 
 __all__ = ["WarmUp", "warm_up", "warm_up_sizes"]
+
+STALE = 0.3
+"""A profile is thrown away if a run takes this much more or less than it says."""
+
+CHECKS = ((5, 0.02), (3, 0.2), (1, float("inf")))
+"""A size is checked by the median of five runs while they take 20 ms together, of three within 200 ms, else by one:
+a run of a few microseconds may well take twice as long as the next one, and one of a second will not."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class WarmUp:
-    """What the runs at load found.
+    """What is known of a model's costs once it is ready.
 
     Attributes:
-        points: Rows and the seconds of the second run of so many, ascending.
+        measured: Rows and the seconds that a run of so many took when nothing else ran, ascending.
         safe_rows: Largest size that may be used: what was asked for, or less if a run of some size failed.
+        profile: What an earlier process learnt, if that still holds.
     """
 
-    points: tuple[tuple[int, float], ...]
+    measured: Measured
     safe_rows: int
+    profile: Profile | None = None
+
+    @property
+    def points(self) -> tuple[tuple[float, float], ...]:
+        """Where the learnt curve begins: at the profile's, and at what was measured where that says nothing."""
+        if self.profile is None:
+            return self.measured
+        known = {size_class(round(rows)) for rows, _ in self.profile.points}
+        new = [point for point in self.measured if size_class(point[0]) not in known]
+        return tuple(sorted((*self.profile.points, *new)))
 
 
 def warm_up_sizes(max_rows: int) -> list[int]:
@@ -40,48 +63,101 @@ def warm_up_sizes(max_rows: int) -> list[int]:
     return sorted(sizes)
 
 
-def warm_up(name: str, session: Session, max_rows: int, budget_s: float) -> WarmUp:
+def warm_up(name: str, session: Session, max_rows: int, budget_s: float, profile: Profile | None = None) -> WarmUp:
     """Run every size twice, smallest first, until the budget is used up. Blocks: on a helper thread.
 
-    The first run of each size is not measured: it pays for allocation and kernel choice.
+    The first run of each size is not measured: it pays for allocation and kernel choice. A size that the profile knows
+    is run that one time only, once two sizes were found to take what the profile says.
 
     Args:
         name: The model's name, for the log.
         session: Loaded; nothing else runs on it.
         max_rows: Largest size to run; 1 for a model without a batch axis.
         budget_s: Seconds for all of it. 0 runs nothing; otherwise one row is always run.
+        profile: What an earlier process learnt of it.
 
     Raises:
         ModelLoadError: A run of one row failed.
     """
     if budget_s <= 0:
-        return WarmUp((), max_rows)
+        return WarmUp(() if profile is None else _within(profile.measured, max_rows), max_rows, profile)
     end_s = time.monotonic() + budget_s
-    points: list[tuple[int, float]] = []
+    if profile is not None and not _holds(name, session, _within(profile.measured, max_rows), budget_s):
+        profile = None
+    known = dict(() if profile is None else _within(profile.measured, max_rows))
+    done: list[int] = []
     for size in warm_up_sizes(max_rows):
-        if points and time.monotonic() + 2 * CostModel(points, budget_s).mean(size) > end_s:
-            logger.info("model %s: warm-up ends at %d rows, within its budget of %g s", name, points[-1][0], budget_s)
+        if done and time.monotonic() + 2 * CostModel(known.items(), budget_s).mean(size) > end_s:
+            logger.info("model %s: warm-up ends at %d rows, within its budget of %g s", name, done[-1], budget_s)
             break
         try:
-            points.append((size, _measure(session, size)))
+            if size in known:
+                _run(session, size)
+            else:
+                known[size] = _measure(session, size)
         except BackendError as error:
-            if size == 1:
-                raise ModelLoadError(
-                    f"a warm-up run of one random row failed ({error}): if the model only takes special values, "
-                    "set warmup_budget = 0"
-                ) from error
-            safe = points[-1][0]
+            if not done:
+                raise _one_row_failed(error) from error
             logger.warning(
-                "model %s: a run of %d rows failed, max_batch_size is lowered to %d: %s", name, size, safe, error
+                "model %s: a run of %d rows failed, max_batch_size is lowered to %d: %s",
+                *(name, size, done[-1], error),
             )
-            return WarmUp(tuple(points), safe)
-    return WarmUp(tuple(points), max_rows)
+            return WarmUp(_within(known.items(), done[-1]), done[-1], profile)
+        done.append(size)
+    return WarmUp(_within(known.items(), max_rows), max_rows, profile)
+
+
+def _holds(name: str, session: Session, measured: Measured, budget_s: float) -> bool:
+    """Say whether a small and a large size still take what they took when they were measured."""
+    checked = [(rows, seconds) for rows, seconds in measured if seconds * 4 <= budget_s]
+    for rows, seconds in dict.fromkeys((checked[0], checked[-1])) if checked else ():
+        try:
+            _run(session, rows)
+            found_s = _median(session, rows)
+        except BackendError:
+            return False  # the runs that follow say what it means
+        if abs(found_s / seconds - 1) > STALE:
+            logger.info(
+                "model %s: its profile is thrown away and it is measured anew: a run of %d rows takes %.3g ms, where "
+                "%.3g ms were expected",
+                *(name, rows, found_s * 1e3, seconds * 1e3),
+            )
+            return False
+    return bool(checked)
+
+
+def _one_row_failed(error: BackendError) -> ModelLoadError:
+    return ModelLoadError(
+        f"a warm-up run of one random row failed ({error}): if the model only takes special values, "
+        "set warmup_budget = 0"
+    )
+
+
+def _within(points: Iterable[tuple[int, float]], max_rows: int) -> Measured:
+    return tuple(sorted(point for point in points if point[0] <= max_rows))
+
+
+def _run(session: Session, rows: int) -> None:
+    session.run(session.sample(rows), (1 << len(session.outputs)) - 1)
 
 
 def _measure(session: Session, rows: int) -> float:
     inputs = session.sample(rows)
     mask = (1 << len(session.outputs)) - 1
     session.run(inputs, mask)
+    return _timed(session, inputs, mask)
+
+
+def _median(session: Session, rows: int) -> float:
+    inputs = session.sample(rows)
+    mask = (1 << len(session.outputs)) - 1
+    times: list[float] = []
+    while any(len(times) < most and sum(times) < most_s for most, most_s in CHECKS):
+        times.append(_timed(session, inputs, mask))
+    return statistics.median(times)
+
+
+def _timed(session: Session, inputs: list[Array], mask: int) -> float:
     start_s = time.monotonic()
     session.run(inputs, mask)
     return time.monotonic() - start_s

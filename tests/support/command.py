@@ -104,7 +104,7 @@ class ServeProcess:
     def __init__(self, arguments: Sequence[str | Path], environ: Mapping[str, str] | None = None, **popen: Any) -> None:
         self.process = subprocess.Popen(
             [*COMMAND, "serve", *map(str, arguments)],
-            env=clean_environment(environ),
+            env=clean_environment({"BATCHSERVE_SERVER__PROFILE_CACHE": "false", **(environ or {})}),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
