@@ -3,6 +3,7 @@
     BatchserveError
     ├── ConfigError                     a key, value, file or flag of the configuration
     ├── ModelLoadError                  a model cannot be served; its text is shown to clients
+    ├── LoadError                       load could not be applied to a server, so there is nothing to report
     ├── BackendError                    a run of a batch went wrong (becomes ExecutionFailed)
     │   └── BadBackendOutput            the runtime's answer does not have the promised form
     └── RequestError                    ends one request; knows its HTTP status and gRPC code
@@ -52,6 +53,7 @@ __all__ = [
     "HeadTooLarge",
     "InternalError",
     "InvalidRequest",
+    "LoadError",
     "MemoryFull",
     "MethodNotAllowed",
     "ModelLoadError",
@@ -84,6 +86,10 @@ class ConfigError(BatchserveError):
 
 class ModelLoadError(BatchserveError):
     """A model cannot be served. The text is shown in the repository index, so it holds no file path."""
+
+
+class LoadError(BatchserveError):
+    """Load could not be applied to a server: it is not there, or does not serve what it is asked for."""
 
 
 class BackendError(BatchserveError):

@@ -13,8 +13,8 @@ from batchserve.core.ticket import Outcome, Ticket
 from batchserve.engine.events import BatchEnded, RequestsEnded
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
-from batchserve.engine.timer import Timer
 from batchserve.errors import BackendError, InternalError, RequestError
+from batchserve.timer import Timer
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Session

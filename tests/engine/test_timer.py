@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from batchserve.engine import timer as timer_module
-from batchserve.engine.timer import Timer
+from batchserve import timer as timer_module
+from batchserve.timer import Timer
 
 
 @pytest.fixture(params=["timerfd", "loop"])

@@ -1,0 +1,1 @@
+"""An honest load generator: open loop with latency from the intended send time, closed loop, and what came of it."""

@@ -1,0 +1,135 @@
+"""Whether the load generator tells the truth: against a server whose delays are known, and that stalls for a second.
+
+    python loadtest/generator.py [--rate 5000] [--seconds 20]
+
+Three parts: percentiles against those that the server itself measured, with the generator's processor time, as it comes
+and with `tick = "1ms"`; a stall of 1 s as the open loop sees it; the same stall as a closed loop sees it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from batchserve.load.arrivals import Steady
+from batchserve.load.run import run_load
+from batchserve.load.scenario import Scenario, Stream
+from loadtest import machine
+from loadtest.report import RESULTS, write_json
+
+__all__ = ["SHARES", "Comparison", "compare", "main", "with_delays"]
+
+SERVER = Path(__file__).parent / "baselines" / "delays.py"
+SHARES = (0.5, 0.9, 0.95, 0.99, 0.999)
+STREAM = Stream("delayed", form="raw", path="/", raw_shape=(16,), variants=1)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A percentile as it was and as it was reported, in seconds."""
+
+    share: float
+    truth_s: float
+    reported_s: float
+
+    @property
+    def error(self) -> float:
+        """How far the report is off, as a share of the truth."""
+        return self.reported_s / self.truth_s - 1
+
+
+def with_delays(scenario: Scenario, *arguments: str) -> tuple[dict[str, object], list[float]]:
+    """Apply a scenario to a server of its own.
+
+    Args:
+        scenario: What to apply.
+        arguments: The server's.
+
+    Returns:
+        The result as JSON has it, and every delay that the server measured, in seconds.
+    """
+    command = [sys.executable, str(SERVER), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None, "the pipe was asked for"
+    try:
+        url = process.stdout.readline().strip()
+        result = run_load(scenario, url).to_json()
+        process.send_signal(signal.SIGTERM)
+        delays = json.loads(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    return result, delays
+
+
+def compare(result: dict[str, object], delays: list[float]) -> list[Comparison]:
+    """Set percentiles side by side: of all answers' latencies, and of all delays."""
+    buckets = np.array(result["histogram"])
+    counts = np.cumsum(buckets[:, 1])
+    ordered = np.sort(delays)
+    comparisons = []
+    for share in SHARES:
+        reported = buckets[np.searchsorted(counts, np.ceil(share * counts[-1])), 0]
+        truth = ordered[int(np.ceil(share * len(ordered))) - 1]
+        comparisons.append(Comparison(share, float(truth), float(reported)))
+    return comparisons
+
+
+def main() -> int:
+    """Run all parts, print what they gave, and write a JSON file."""
+    parser = argparse.ArgumentParser(description="Hold the load generator against a server whose delays are known.")
+    parser.add_argument("--rate", type=float, default=5000.0, help="requests a second (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each part (%(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
+    arguments = parser.parse_args()
+    facts: dict[str, object] = {
+        "command": " ".join(["python", "loadtest/generator.py", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+    }
+    open_loop = Scenario([STREAM], Steady(arguments.rate), duration_s=arguments.seconds, warmup_s=0, timing_every=0)
+    print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.seconds:g} s; delays of 20 ms and more, mean 40 ms\n")
+    print("| generator | CPU of a core | percentile | truth ms | reported ms | error |\n|---|---:|---|---:|---:|---:|")
+    for name, tick_s in (("as it comes", 0.0), ("tick 1 ms", 1e-3)):
+        result, delays = with_delays(open_loop.with_(tick_s=tick_s))
+        rows = compare(result, delays)
+        for row in rows:
+            print(
+                f"| {name} | {result['cpu_share']:.1%} | p{row.share * 100:g} | {row.truth_s * 1e3:.2f} "
+                f"| {row.reported_s * 1e3:.2f} | {row.error:+.2%} |",
+                flush=True,
+            )
+        facts[name] = {"result": result, "comparisons": [vars(row) | {"error": row.error} for row in rows]}
+    stall = ("--stall-after-s", "2", "--stall-s", "1")
+    slower = open_loop.with_(arrivals=Steady(500.0, is_even=True), duration_s=5.0)
+    closed = Scenario([STREAM], connections=20, duration_s=5.0, warmup_s=0, timing_every=0)
+    print("\n| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |\n|---|---:|---:|---:|---:|---:|")
+    for name, scenario in (("open loop, 500/s", slower), ("closed loop, 20 connections", closed)):
+        result, _ = with_delays(scenario, *stall)
+        total = result["total"]
+        above = sum(count for seconds, count in result["histogram"] if seconds > 0.5)
+        latency = {key: value * 1e3 for key, value in total["latency_s"].items()}
+        print(
+            f"| {name} | {total['answered']} | {latency['p50']:.1f} | {latency['p99']:.1f} | {latency['max']:.1f} "
+            f"| {above} |",
+            flush=True,
+        )
+        facts[f"stall, {name}"] = result
+    print(f"\n{write_json('generator', facts, arguments.results)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
