@@ -20,7 +20,7 @@ from batchserve.core.traffic import ClosedLoop, Traffic
 from batchserve.errors import DeadlineExceeded, InvalidRequest, RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from batchserve.core.batch import Batch
     from batchserve.core.policy import Decision
@@ -67,13 +67,17 @@ class SimulatedRequest(Request):
         index: Its place in the record.
         length: What stands on the axis that may be padded; 0 for none.
         is_poisoned: True if every run with it fails.
-        client: Who sent it.
+        sender: Number of the client that sent it; as text it is the `client` of the request.
     """
 
     index: int = 0
     length: int = 0
     is_poisoned: bool = False
-    client: int = 0
+    sender: int = 0
+
+
+def _one_shape(length: int) -> int:
+    return 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,8 @@ class Member:
         traffic: What it is asked.
         noise: Standard deviation of a run's time, as a share of its mean.
         overhead_s: Seconds between the decision and the run, and so not part of what the run is measured to take.
-        is_keyed: True if requests of different length may not share a batch.
+        key_of: Names the shape of a request by its length; only requests of equal shape share a batch. All do if
+            nothing is said.
         multiple: Lengths are padded to multiples of this.
     """
 
@@ -95,7 +100,7 @@ class Member:
     traffic: Traffic | ClosedLoop
     noise: float = 0.05
     overhead_s: float = 0.0
-    is_keyed: bool = False
+    key_of: Callable[[int], int] = _one_shape
     multiple: int = 1
 
 
@@ -165,7 +170,7 @@ class _Side:
 
     def key(self, length: int) -> ShapeKey:
         """Name the shape of a request."""
-        return ((length,),) if self.member.is_keyed else ((),)
+        return ((self.member.key_of(length),),)
 
 
 class _Simulation:
@@ -228,7 +233,7 @@ class _Simulation:
             yield (
                 SimulatedRequest(
                     (), rows, side.key(length), 1, moment, table.timeout_s, priority,
-                    length=length, is_poisoned=is_poisoned, client=client,
+                    length=length, is_poisoned=is_poisoned, sender=client, client=str(client),
                 ),
                 side,
             )  # fmt: skip
@@ -241,7 +246,7 @@ class _Simulation:
         moment = now + (side.random.exponential(loop.think_s) if loop.think_s else 0.0)
         if moment <= loop.until_s:
             request = SimulatedRequest(
-                (), loop.rows, side.key(loop.length), 1, moment, length=loop.length, client=client
+                (), loop.rows, side.key(loop.length), 1, moment, length=loop.length, sender=client, client=str(client)
             )
             self._put(moment, side, request, 0.0)
 
@@ -261,7 +266,7 @@ class _Simulation:
         self._settle(side, side.policy.finish(what, self.now, ok=ok, took_s=took_s))
 
     def _arrive(self, request: SimulatedRequest, side: _Side) -> None:
-        request.index = side.recorder.note(request.arrival_s, request.rows, request.length, request.client)
+        request.index = side.recorder.note(request.arrival_s, request.rows, request.length, request.sender)
         side.group.is_dirty = True
         try:
             ticket = side.policy.arrive(request, self.now)
@@ -309,7 +314,7 @@ class _Simulation:
         loop = side.member.traffic
         if isinstance(loop, ClosedLoop):
             pause_s = 0.0 if outcome == NUMBERS[Outcome.COMPLETED] else loop.retry_s
-            self._send_again(side, loop, request.client, self.now + pause_s)
+            self._send_again(side, loop, request.sender, self.now + pause_s)
 
 
 _COLUMNS = ("times_s", "rows", "lengths", "clients", "priorities", "poisoned")
