@@ -18,6 +18,7 @@ from batchserve.engine.profiles import Profiles
 from batchserve.engine.repository import Repository
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
+from batchserve.telemetry.live import Live
 from batchserve.telemetry.logging import StateLog, log_access
 from batchserve.telemetry.looplag import LoopLag
 from batchserve.telemetry.metrics import Metrics
@@ -25,6 +26,7 @@ from batchserve.telemetry.statistics import Statistics
 
 if TYPE_CHECKING:
     from batchserve.config import Settings
+    from batchserve.engine.events import Listener
     from batchserve.engine.sources import ModelSource
 
 __all__ = ["Assembly", "cache_folder", "new_event_loop"]
@@ -70,11 +72,12 @@ class Assembly:
         self._reloading = Reloading(settings)
         self._lag = LoopLag(metrics.observe_lag)
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="helper")
+        listeners: list[Listener] = [metrics, statistics, StateLog()]
         self.repository = Repository(
             sources,
             self._reloading.config_of,
             OnnxBackend(),
-            listeners=(metrics, statistics, StateLog()),
+            listeners=listeners,
             profiles=Profiles(cache_folder(config.cache_dir) / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,
         )
@@ -87,6 +90,7 @@ class Assembly:
                 reload_config=partial(self._reloading.reload_model, self.repository),
                 pool=self._pool,
                 access_log=log_access if config.access_log else None,
+                live=Live(self.repository.models, listeners, metrics.totals, metrics.lag_max),
             )
         )
         metrics.watch_http(

@@ -116,6 +116,7 @@ class ServerConfig:
         "X-Client-Id", header_name(), "Header that names the client of a request, for `fair_clients`."
     )
     admin: bool = _key(False, flag(), "Answer the endpoints that load, unload and reload models.")
+    console: bool = _key(True, flag(), "Answer a browser at `/` with a live page; other callers get JSON there.")
     http_fast_path: str = _key(
         "on", choice("on", "off"), "Read inference requests without aiohttp; `off` is for diagnosis."
     )

@@ -135,6 +135,11 @@ class Model:
         return self._policy.counters
 
     @property
+    def cost(self) -> CostModel:
+        """What its runs are learnt to cost; only to be read."""
+        return self._policy.cost
+
+    @property
     def queued_rows(self) -> int:
         """Rows that wait."""
         return self._policy.queue.rows

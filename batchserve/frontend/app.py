@@ -27,6 +27,7 @@ from batchserve.errors import (
 from batchserve.frontend import describe
 from batchserve.frontend.admin import Admin, json_object, region_status, register_cuda_region, register_system_region
 from batchserve.frontend.body import Hold, MemoryBudget, read_content, settle_unread
+from batchserve.frontend.console import Console
 from batchserve.frontend.guard import Connection
 from batchserve.frontend.inference import Inference
 from batchserve.frontend.responses import SERVER, error_response, json_response
@@ -55,14 +56,16 @@ class App:
 
     Args:
         services: What it answers from.
+        server_numbers: Numbers of the server that the console shows.
 
     Attributes:
+        console: The page for browsers.
         is_leaving: True once the server drains: every answer announces the end of its connection.
         inference: The infer endpoint.
         budget: Memory for request bodies.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, server_numbers: Callable[[], dict[str, object]] = dict) -> None:
         self.is_leaving = False
         self._services = services
         self._repository = services.repository
@@ -70,8 +73,11 @@ class App:
         self.inference = Inference(services, self.budget, self.find_model)
         self._answered = [0] * 6  # by first digit of the status
         self._admin = Admin(services)
+        self.console = Console(services, server_numbers)
         self._handlers: dict[str, _Handler] = {
             **dict.fromkeys(PROBES, self._probe),
+            "alive": self._root,
+            "console_events": self._console_events,
             "metrics": self._metrics,
             "model_statistics": self._model_statistics,
             "all_statistics": self._all_statistics,
@@ -120,11 +126,13 @@ class App:
         return response
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        route = None
         try:
             self._check_connection(request)
             route = self._route(request)
             return await self._handlers[route.name](request, route)
         except RequestError as error:
+            self.console.errors.note(error, "" if route is None else route.target)
             return error_response(error)
         except ConnectionError:
             if request.transport is None:
@@ -225,6 +233,12 @@ class App:
         return json_response(value, status)
 
     # The server
+
+    async def _root(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        return self.console.page_for(request) or await self._probe(request, route)
+
+    async def _console_events(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        return await self.console.stream(request)
 
     async def _metrics(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         body, content_type = self._services.render_metrics(request.headers.get(hdrs.ACCEPT, ""))

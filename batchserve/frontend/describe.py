@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from batchserve.engine.model import Model
     from batchserve.engine.repository import IndexEntry
 
-__all__ = ["EXTENSIONS", "index_entries", "model_config", "model_metadata", "server_metadata"]
+__all__ = ["EXTENSIONS", "console_model", "index_entries", "model_config", "model_metadata", "server_metadata"]
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -49,6 +49,28 @@ def model_metadata(model: Model, versions: Sequence[int]) -> dict[str, object]:
         "platform": _PLATFORM,
         "inputs": [_tensor_metadata(spec) for spec in model.signature.inputs],
         "outputs": [_tensor_metadata(spec) for spec in model.signature.outputs],
+    }
+
+
+def console_model(model: Model) -> dict[str, object]:
+    """Describe a version that serves, for the console."""
+    limits, batchability = model.limits, model.session.batchability
+    return {
+        "inputs": [_tensor_metadata(spec) for spec in model.signature.inputs],
+        "outputs": [_tensor_metadata(spec) for spec in model.signature.outputs],
+        "is_batching": model.signature.is_batching,
+        "why": batchability.why,
+        "providers": list(model.session.providers),
+        "facts": {key: str(value) for key, value in model.session.facts.items()},
+        "is_json": all(spec.datatype.is_json for spec in (*model.signature.inputs, *model.signature.outputs)),
+        "load_s": round(model.load_s, 3),
+        "limits": {
+            "max_batch_size": limits.max_batch_size,
+            "instances": limits.slots,
+            "max_queue_size": limits.max_queue_size,
+            "max_queue_delay_ms": None if limits.max_queue_delay_s is None else limits.max_queue_delay_s * 1e3,
+            "timeout_ms": limits.timeout_s * 1e3,
+        },
     }
 
 

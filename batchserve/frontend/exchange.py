@@ -254,6 +254,7 @@ class Exchange:
         front = self._front
         if front is None:
             return
+        self._hot.errors.note(error, self._model.name)
         is_closing = self._is_closing(front) or error.closes_connection
         if is_closing:
             front.close_after_answer()

@@ -200,7 +200,8 @@ def _hot_route(method: bytes, version: str, path: str, length: int, named: dict[
     if method == b"POST" and length > 0 and route.name == "infer" and is_plain_name(route.target):
         return route
     if method == b"GET" and length == 0 and route.name in PROBES:
-        return route
+        is_for_a_browser = route.name == "alive" and b"html" in named.get(b"accept", b"").lower()
+        return None if is_for_a_browser else route
     return None
 
 

@@ -45,6 +45,7 @@ class HotPath:
         heads: Heads seen before.
         count: Counts an answer by its status.
         is_plain: True if the configuration adds nothing to an answer, and nobody wants to know of it.
+        errors: The latest errors, for the console.
     """
 
     def __init__(self, services: Services, app: App) -> None:
@@ -59,6 +60,7 @@ class HotPath:
         self.inference = app.inference
         self.budget = app.budget
         self.count = app.count
+        self.errors = app.console.errors
         self._app = app
         self._repository = services.repository
         self._habits = Habits()

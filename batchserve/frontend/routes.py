@@ -31,6 +31,7 @@ class Route:
 _FIXED = {
     "/": Route("alive", _GET),
     "/metrics": Route("metrics", _GET),
+    "/console/events": Route("console_events", ("GET",)),
     "/v2": Route("server_metadata", _GET),
     "/v2/health/live": Route("live", _GET),
     "/v2/health/ready": Route("ready", _GET),

@@ -38,7 +38,7 @@ class Server:
     def __init__(self, services: Services) -> None:
         self._config = services.config
         self._repository = services.repository
-        self._app = App(services)
+        self._app = App(services, self._numbers)
         self._services = services
         self._hot: HotPath | None = None
         self._http: GuardedServer | None = None
@@ -64,6 +64,10 @@ class Server:
     def buffers(self) -> Mapping[str, int]:
         """Numbers of the pool of body buffers; empty without the fast path."""
         return {} if self._hot is None else asdict(self._hot.pool.statistics)
+
+    def _numbers(self) -> dict[str, object]:
+        """Give the console its numbers of the server."""
+        return {"responses": self.responses, "connections": self.open_connections, "held_bytes": self.held_bytes}
 
     @property
     def responses(self) -> Mapping[str, int]:
@@ -95,6 +99,7 @@ class Server:
         self._app.is_leaving = True
         await self._repository.drain(self._config.drain_timeout_s)
         self._stop_listening()
+        self._app.console.close()
         if self._http is not None:
             await self._http.finish(ANSWER_GRACE_S)
         await self.close()
@@ -102,6 +107,7 @@ class Server:
     async def close(self) -> None:
         """Stop at once: open connections are cut and their requests cancelled. Does nothing when closed already."""
         self._stop_listening()
+        self._app.console.close()
         if self._http is not None:
             await self._http.abort()
         if self._hot is not None:

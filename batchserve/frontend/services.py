@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from batchserve.config import ServerConfig
@@ -13,10 +13,26 @@ if TYPE_CHECKING:
     from batchserve.engine.model import Model
     from batchserve.engine.repository import Repository
 
-__all__ = ["AccessLog", "Services"]
+__all__ = ["AccessLog", "LiveNumbers", "Services"]
 
 AccessLog = Callable[[Mapping[str, object]], None]
 """Takes one request: `remote`, `method`, `path` (as sent), `status`, `sent_bytes` (head included), `duration_s`."""
+
+
+class LiveNumbers(Protocol):
+    """Numbers of the last seconds, for the console; costs nothing outside `start` and `stop`."""
+
+    def start(self) -> None:
+        """Begin to collect."""
+        ...
+
+    def stop(self) -> None:
+        """Collect no more."""
+        ...
+
+    def read(self) -> dict[str, Any]:
+        """Return the present numbers, of plain JSON types; called once a second."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +49,7 @@ class Services:
             RequestError. Called on the event loop.
         pool: Small helper threads for large JSON and compression. Its owner shuts it down after the server is closed.
         access_log: Told of each request that was answered; None for no access log.
+        live: Numbers for the console; None for no console.
     """
 
     repository: Repository
@@ -42,3 +59,4 @@ class Services:
     reload_config: Callable[[str], Coroutine[Any, Any, Changes]]
     pool: Executor
     access_log: AccessLog | None = None
+    live: LiveNumbers | None = None

@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.exposition import choose_encoder
 
 import batchserve
+from batchserve.core.counters import Counters
 from batchserve.engine.events import NullListener
 from batchserve.telemetry.families import BUFFER_SOURCES, HTTP_CLASSES, Page
 from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
@@ -97,6 +98,15 @@ class Metrics(NullListener):
                 empty if there is no pool.
         """
         self._http = responses, connections, inflight_bytes, buffers
+
+    def totals(self, name: str, version: int) -> Counters:
+        """Return the counters of one version across reloads, as the page shows them."""
+        series = self._series.get((name, version))
+        return Counters() if series is None else series.totals()
+
+    def lag_max(self) -> float:
+        """Return the largest lag of the event loop of late, in seconds, as the page shows it."""
+        return self._lag_max.read(self._clock())
 
     def _of(self, name: str, version: int) -> ModelSeries:
         key = (name, version)

@@ -143,7 +143,8 @@ class ModelSeries:
     def _is_over(self, now: float) -> bool:
         return self._gone_s is not None and now >= self._gone_s + KEEP_S
 
-    def _totals(self) -> Counters:
+    def totals(self) -> Counters:
+        """Return the counters of all objects that ever were this version, as long as it is shown."""
         total = Counters()
         _add(total, self._left)
         for _, counters in self._replaced:
@@ -153,7 +154,7 @@ class ModelSeries:
         return total
 
     def _write_counters(self, page: Page) -> None:
-        total, labels = self._totals(), self.labels
+        total, labels = self.totals(), self.labels
         outcomes = {
             "completed": total.completed,
             "invalid": total.invalid,
