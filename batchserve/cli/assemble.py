@@ -19,10 +19,13 @@ from batchserve.engine.repository import Repository
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
 from batchserve.telemetry.live import Live
+from batchserve.telemetry.log_control import LogControl
 from batchserve.telemetry.logging import StateLog, log_access
 from batchserve.telemetry.looplag import LoopLag
 from batchserve.telemetry.metrics import Metrics
+from batchserve.telemetry.span_pipe import SpanPipe, require_opentelemetry
 from batchserve.telemetry.statistics import Statistics
+from batchserve.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
     from batchserve.config import Settings
@@ -62,7 +65,7 @@ class Assembly:
         sources: The models to serve.
 
     Raises:
-        ConfigError: There is no runtime.
+        ConfigError: There is no runtime, or no OpenTelemetry although tracing is on.
     """
 
     def __init__(self, settings: Settings, sources: Sequence[ModelSource]) -> None:
@@ -70,9 +73,17 @@ class Assembly:
         config = settings.server
         metrics, statistics = Metrics(str(runtime.__version__)), Statistics()
         self._reloading = Reloading(settings)
+        log_control = LogControl(config.log_level)
+        log_control.install()
         self._lag = LoopLag(metrics.observe_lag)
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="helper")
         listeners: list[Listener] = [metrics, statistics, StateLog()]
+        self._spans = SpanPipe(config.trace_endpoint) if config.tracing else None
+        tracing = None
+        if self._spans is not None:
+            require_opentelemetry()
+            tracing = Tracing(config.trace_ratio, self._spans.send)
+            listeners.append(tracing)
         self.repository = Repository(
             sources,
             self._reloading.config_of,
@@ -91,6 +102,8 @@ class Assembly:
                 pool=self._pool,
                 access_log=log_access if config.access_log else None,
                 live=Live(self.repository.models, listeners, metrics.totals, metrics.lag_max),
+                tracer=tracing,
+                log_settings=log_control.update,
             )
         )
         metrics.watch_http(
@@ -107,6 +120,8 @@ class Assembly:
             ConfigError: The address cannot be listened on.
         """
         await self.server.start()
+        if self._spans is not None:
+            await self._spans.start()
         self._lag.start(asyncio.get_running_loop())
 
     async def load(self) -> None:
@@ -131,4 +146,6 @@ class Assembly:
         self._reloading.close()
         await self.server.close()
         await self.repository.drain(0)
+        if self._spans is not None:
+            await self._spans.close()
         self._pool.shutdown(wait=False, cancel_futures=True)

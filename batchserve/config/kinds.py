@@ -19,6 +19,7 @@ __all__ = [
     "header_name",
     "positive_number",
     "read_weight",
+    "share",
     "size",
     "text",
     "toml_string",
@@ -142,6 +143,23 @@ def weight_from_text(given: str) -> object:
 def positive_number() -> Kind:
     """A number above 0, whole or not."""
     return Kind("number above 0", "a number above 0, such as 1, 2.5 or 0.1", read_weight, weight_from_text, repr)
+
+
+def share() -> Kind:
+    """A number from 0 to 1."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            is_number_in_quotes = isinstance(value, str) and _NUMBER.fullmatch(value.strip())
+            raise BadValueError("is not a number", "write it without quotes" if is_number_in_quotes else "")
+        if not 0 <= value <= 1:
+            raise BadValueError("is not between 0 and 1")
+        return float(value)
+
+    def from_text(given: str) -> object:
+        return float(given) if _NUMBER.fullmatch(given.strip()) else given
+
+    return Kind("share", "a number from 0 to 1, such as 0.01", read, from_text, repr)
 
 
 def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False) -> Kind:

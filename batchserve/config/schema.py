@@ -19,6 +19,7 @@ from batchserve.config.kinds import (
     flag,
     header_name,
     positive_number,
+    share,
     size,
     text,
     whole_number,
@@ -132,6 +133,16 @@ class ServerConfig:
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
     log_format: str = _key("text", choice("text", "json"), "Form of log lines.")
+    tracing: bool = _key(False, flag(), "Record spans of requests and batches; needs the extra `otel`.")
+    trace_ratio: float = _key(
+        0.01, share(), "Share of the requests without a caller's `traceparent` that are recorded."
+    )
+    trace_endpoint: str = _key(
+        "auto",
+        text(),
+        "Base URL that spans are sent to (OTLP over HTTP); `auto` asks OpenTelemetry's variables, else takes "
+        "`http://localhost:4318`.",
+    )
     access_log: bool = _key(False, flag(), "Write one log line for each request.")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from batchserve.core.shapes import ShapeKey
     from batchserve.core.tensors import Array
+    from batchserve.core.trace import Trace
 
 __all__ = ["Phases", "Request", "Response", "Scalar"]
 
@@ -36,6 +37,7 @@ class Request:
         client: Who sent it, for fairness between clients; "" if nobody asked.
         parameters: Scalars that the client sent and the server does not interpret.
         client: Who sent it, as the configured header says; "" if it says nothing.
+        trace: What it is called outside; None for most.
     """
 
     inputs: tuple[Array, ...]
@@ -49,6 +51,7 @@ class Request:
     id: str = ""
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
     client: str = ""
+    trace: Trace | None = None
 
 
 @dataclass(slots=True)  # not frozen: that takes 0.7 µs to make instead of 0.15

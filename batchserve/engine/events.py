@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from batchserve.core.trace import Trace
     from batchserve.engine.model import Model
 
-__all__ = ["BatchEnded", "Listener", "ModelState", "NullListener", "RequestsEnded"]
+__all__ = ["BatchEnded", "Listener", "ModelState", "NullListener", "RequestsEnded", "TracedRequest"]
 
 
 class ModelState:
@@ -19,6 +20,21 @@ class ModelState:
     READY = "READY"
     UNLOADING = "UNLOADING"
     UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True, slots=True)
+class TracedRequest:
+    """A request that is recorded, as it went through the batch that completed it.
+
+    Attributes:
+        trace: What it is called.
+        admitted_s: When it entered the queue (monotonic).
+        rows: Its rows.
+    """
+
+    trace: Trace
+    admitted_s: float
+    rows: int
 
 
 @dataclass(slots=True)  # not frozen: one is made for each batch, in a quarter of the time
@@ -41,6 +57,8 @@ class BatchEnded:
         late: How many of those were past their deadline when they were done.
         predicted_s: Seconds from cut to return that were expected when it was cut.
         held_s: Seconds for which it was held on purpose before that.
+        trace_ids: W3C trace id of each of those requests, "" for one without; empty if none has one.
+        traced: Those of them whose spans are recorded here.
     """
 
     rows: int
@@ -58,6 +76,8 @@ class BatchEnded:
     late: int
     predicted_s: float = 0.0
     held_s: float = 0.0
+    trace_ids: Sequence[str] = ()
+    traced: Sequence[TracedRequest] = ()
 
 
 @dataclass(frozen=True, slots=True)

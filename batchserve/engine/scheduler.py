@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchserve.core.request import Phases, Request, Response
 from batchserve.core.ticket import Outcome, Ticket
-from batchserve.engine.events import BatchEnded, RequestsEnded
+from batchserve.engine.events import BatchEnded, RequestsEnded, TracedRequest
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
 from batchserve.errors import BackendError, InternalError, RequestError
@@ -255,6 +255,7 @@ class Scheduler:
 
     def _log_failure(self, batch: Batch, error: Exception) -> None:
         will_repeat = len(batch.entries) > 1 and self.policy.limits.isolate_failures
+        names = [entry.ticket.request.trace.request_id for entry in batch.entries if entry.ticket.request.trace]
         logger.warning(
             "a run of model %s with %d rows of %d requests failed%s: %s",
             self._name,
@@ -263,6 +264,7 @@ class Scheduler:
             ", it is run again in halves" if will_repeat else "",
             error,
             exc_info=None if isinstance(error, BackendError) else error,
+            extra={"request_ids": names} if names else None,
         )
 
 
@@ -281,6 +283,8 @@ def _release(ticket: Ticket) -> None:
 
 
 def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now: float) -> BatchEnded:
+    traces = [ticket.request.trace for ticket in completed]
+    has_traces = any(traces)
     return BatchEnded(
         rows=batch.rows,
         requests=len(batch.entries),
@@ -297,4 +301,14 @@ def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now:
         late=sum([now > ticket.deadline_s for ticket in completed]),
         predicted_s=batch.predicted_s,
         held_s=batch.held_s,
+        trace_ids=[trace.trace_id if trace and trace.is_sampled else "" for trace in traces] if has_traces else (),
+        traced=_traced(completed) if has_traces else (),
     )
+
+
+def _traced(completed: Sequence[Ticket]) -> list[TracedRequest]:
+    return [
+        TracedRequest(trace, ticket.admitted_s, ticket.request.rows)
+        for ticket in completed
+        if (trace := ticket.request.trace) is not None and trace.span_id
+    ]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
+from batchserve.core.trace import Trace
 from batchserve.errors import (
     ConnectionLimit,
     InternalError,
@@ -29,9 +30,11 @@ from batchserve.frontend.admin import Admin, json_object, region_status, registe
 from batchserve.frontend.body import Hold, MemoryBudget, read_content, settle_unread
 from batchserve.frontend.console import Console
 from batchserve.frontend.guard import Connection
-from batchserve.frontend.inference import Inference
+from batchserve.frontend.inference import TRACE, Inference
+from batchserve.frontend.log_settings import LogSettings
 from batchserve.frontend.responses import SERVER, error_response, json_response
 from batchserve.frontend.routes import PROBES, Route, find_route, is_plain_name
+from batchserve.frontend.trace_headers import REQUEST_ID, names, new_request_id, read_trace
 from batchserve.frontend.wording import quoted
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class App:
         self.inference = Inference(services, self.budget, self.find_model)
         self._answered = [0] * 6  # by first digit of the status
         self._admin = Admin(services)
+        self._log_settings = LogSettings(services)
         self.console = Console(services, server_numbers)
         self._handlers: dict[str, _Handler] = {
             **dict.fromkeys(PROBES, self._probe),
@@ -83,6 +87,7 @@ class App:
             "all_statistics": self._all_statistics,
             "infer": self._infer,
             "index": self._index,
+            "logging": self._logging,
             "load": self._load,
             "unload": self._unload,
             "reload": self._reload,
@@ -114,7 +119,12 @@ class App:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request. Cancelled if the client leaves, which takes the request out of its queue."""
         start_s = time.monotonic()
+        headers = request.headers
+        request[TRACE] = read_trace(headers.getall("traceparent", ()), headers.getall(REQUEST_ID, ()))
         response = await self._answer(request)
+        trace = request[TRACE]
+        if trace is not None and not response.prepared:
+            response.headers[REQUEST_ID] = trace.request_id
         self.count(response.status)
         settle_unread(request, response)
         if self.is_leaving or self._repository.is_draining:
@@ -132,8 +142,9 @@ class App:
             route = self._route(request)
             return await self._handlers[route.name](request, route)
         except RequestError as error:
-            self.console.errors.note(error, "" if route is None else route.target)
-            return error_response(error)
+            request_id = _name(request).request_id
+            self.console.errors.note(error, "" if route is None else route.target, request_id)
+            return error_response(error, request_id=request_id)
         except ConnectionError:
             if request.transport is None:
                 raise  # the client left; aiohttp knows what to do
@@ -149,8 +160,9 @@ class App:
             )
 
     def _bug(self, request: web.BaseRequest) -> web.StreamResponse:
-        _log.exception("bug while answering %s %s", request.method, _path(request))
-        return error_response(InternalError("internal error; the server's log has the details"))
+        request_id = _name(request).request_id
+        _log.exception("bug while answering %s %s", request.method, _path(request), extra={"request_id": request_id})
+        return error_response(InternalError("internal error; the server's log has the details"), request_id=request_id)
 
     def _route(self, request: web.BaseRequest) -> Route:
         path = _path(request)
@@ -175,6 +187,7 @@ class App:
                 "status": response.status,
                 "sent_bytes": response.body_length,
                 "duration_s": duration_s,
+                **names(request[TRACE]),
             }
         )
 
@@ -209,7 +222,7 @@ class App:
                 why_not = "the server is shutting down" if self.is_leaving else self._repository.readiness()
                 return (400, {"ready": False, "error": why_not}) if why_not else (200, {"ready": True})
             case "server_metadata":
-                return 200, describe.server_metadata()
+                return 200, describe.server_metadata(has_log_settings=self._services.log_settings is not None)
             case "model_ready":
                 return self._model_ready(route)
             case "model_metadata":
@@ -257,7 +270,13 @@ class App:
     async def _infer(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         return await self.inference.answer(request, route)
 
-    # Repository control
+    # Log settings and repository control
+
+    async def _logging(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        if request.method != "POST":
+            return json_response(self._log_settings.read())
+        self._log_settings.check_allowed()
+        return json_response(self._log_settings.change(await self._members(request)))
 
     async def _index(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         return json_response(self._admin.index(await self._members(request)))
@@ -305,3 +324,11 @@ class App:
 def _path(request: web.BaseRequest) -> str:
     """Return the path as sent, still percent-encoded, without query and fragment."""
     return request.rel_url.raw_path
+
+
+def _name(request: web.BaseRequest) -> Trace:
+    """Return what a request is called; gives it a name if it has none."""
+    trace = request[TRACE]
+    if trace is None:
+        trace = request[TRACE] = Trace(new_request_id())
+    return trace

@@ -31,9 +31,10 @@ _BACKEND = "onnxruntime"
 _GPU_PROVIDERS = ("CUDA", "Tensorrt", "NvTensorRTRTX", "ROCM", "MIGraphX", "DML")
 
 
-def server_metadata() -> dict[str, object]:
+def server_metadata(*, has_log_settings: bool = True) -> dict[str, object]:
     """Describe the server."""
-    return {"name": "batchserve", "version": __version__, "extensions": list(EXTENSIONS)}
+    extensions = [*EXTENSIONS, "logging"] if has_log_settings else list(EXTENSIONS)
+    return {"name": "batchserve", "version": __version__, "extensions": extensions}
 
 
 def model_metadata(model: Model, versions: Sequence[int]) -> dict[str, object]:

@@ -8,10 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from batchserve.core.request import Response
+from batchserve.core.trace import Trace
 from batchserve.errors import InternalError, ModelNotReady, RequestError
 from batchserve.frontend.replies import error_reply, ok_head, plain_reply
 from batchserve.frontend.templates import fitting
 from batchserve.frontend.timing import timing_headers
+from batchserve.frontend.trace_headers import names, new_request_id, request_id_line
 
 if TYPE_CHECKING:
     import asyncio
@@ -60,7 +62,7 @@ class Exchange:
         front: The connection.
     """
 
-    __slots__ = ("_asked", "_buffer", "_front", "_head", "_hot", "_model", "_start_s", "_ticket")
+    __slots__ = ("_asked", "_buffer", "_front", "_head", "_hot", "_model", "_start_s", "_ticket", "_trace")
 
     def __init__(self, hot: HotPath, model: Model, head: Head, front: _Front) -> None:
         self._hot = hot
@@ -71,6 +73,7 @@ class Exchange:
         self._ticket: Ticket | None = None
         self._asked: Asked | None = None
         self._start_s = 0.0
+        self._trace: Trace | None = head.trace
         hot.budget.held_bytes += head.length
 
     # --- what the connection calls --------------------------------------------------------------------------------
@@ -84,6 +87,8 @@ class Exchange:
         """
         self._buffer = buffer
         self._start_s = arrival_s = time.monotonic()
+        if self._hot.tracer is not None:
+            self._trace = self._hot.tracer.sample(self._trace)
         current = self._hot.current(self._head)
         if current is None:
             self._end(ModelNotReady(f"model '{self._model.name}' was unloaded while the request arrived"))
@@ -124,6 +129,7 @@ class Exchange:
     def abandon(self) -> None:
         """Drop the request: its client left."""
         self._front = None
+        self._tell_tracer(499)
         if self._ticket is not None:
             self._model.cancel(self._ticket)  # gives the memory back, now or when the run ends
         elif not self._start_s:
@@ -156,6 +162,8 @@ class Exchange:
     def _submit(self, request: Request) -> None:
         if self._head.client:
             request.client = self._head.client
+        if self._trace is not None:
+            request.trace = self._trace
         try:
             self._ticket = self._model.submit(request, self._reply, self._give_back)
         except RequestError as error:
@@ -167,9 +175,20 @@ class Exchange:
         self._reply(error)
 
     def _bug(self) -> None:
-        _log.exception("bug while reading a request for model %s", self._model.name)
+        self._log_bug("reading")
         self._model.count_invalid()
         self._end(InternalError("internal error; the server's log has the details"))
+
+    def _log_bug(self, doing: str) -> None:
+        """Log the exception in hand under the id that the client is told."""
+        extra = {"request_id": self._name().request_id}
+        _log.exception("bug while %s a request for model %s", doing, self._model.name, extra=extra)
+
+    def _name(self) -> Trace:
+        """Return what the request is called; gives it a name if it has none."""
+        if self._trace is None:
+            self._trace = Trace(new_request_id())
+        return self._trace
 
     def _give_back(self) -> None:
         """Give the request's memory back."""
@@ -228,7 +247,7 @@ class Exchange:
         except RequestError as error:
             self._send_error(error)
         except Exception:  # noqa: BLE001  # as above
-            _log.exception("bug while answering a request for model %s", self._model.name)
+            self._log_bug("answering")
             self._send_error(InternalError("internal error; the server's log has the details"))
         else:
             self._send(written, result)
@@ -242,6 +261,8 @@ class Exchange:
         extra = b"" if coding is None else b"Content-Encoding: %b\r\n" % coding.encode()
         if self._head.wants_timing or self._hot.config.server_timing:
             extra += b"".join(b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in timing_headers(result).items())
+        if self._trace is not None:
+            extra += request_id_line(self._trace.request_id)
         is_closing = self._is_closing(front)
         head = ok_head(size_bytes, answer.json_length, extra, is_closing=is_closing)
         if size_bytes <= JOIN_BYTES:
@@ -254,11 +275,12 @@ class Exchange:
         front = self._front
         if front is None:
             return
-        self._hot.errors.note(error, self._model.name)
+        request_id = self._name().request_id
+        self._hot.errors.note(error, self._model.name, request_id)
         is_closing = self._is_closing(front) or error.closes_connection
         if is_closing:
             front.close_after_answer()
-        reply = error_reply(error, is_closing=is_closing)
+        reply = error_reply(error, request_id, is_closing=is_closing)
         front.transport.write(reply)
         self._finish(front, error.status, len(reply))
 
@@ -272,6 +294,7 @@ class Exchange:
         self._front = None
         hot = self._hot
         hot.count(status)
+        self._tell_tracer(status)
         if hot.access_log is not None:
             peer = front.transport.get_extra_info("peername")
             hot.access_log(
@@ -282,6 +305,12 @@ class Exchange:
                     "status": status,
                     "sent_bytes": sent_bytes,
                     "duration_s": time.monotonic() - self._start_s,
+                    **names(self._trace),
                 }
             )
         front.end_request()
+
+    def _tell_tracer(self, status: int) -> None:
+        tracer, trace = self._hot.tracer, self._trace
+        if tracer is not None and trace is not None and trace.span_id:
+            tracer.request_ended(trace, self._model.name, str(self._model.version), status, self._start_s)

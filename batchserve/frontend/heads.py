@@ -1,7 +1,8 @@
 """Request heads: parsed once, strictly, and remembered by their bytes.
 
-The same client sends the same head again and again, so parsing is a dictionary look-up for all but the first. What is
-not perfectly plain HTTP/1.1 framing is refused here, before anybody can read it in two ways.
+The same client sends the same head again and again, so parsing is a dictionary look-up for all but the first. Lines
+that differ each time, those of tracing, are cut out before a second look-up. What is not perfectly plain HTTP/1.1
+framing is refused here, before anybody can read it in two ways.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import httptools
 from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.routes import PROBES, find_route, is_plain_name
 from batchserve.frontend.timing import is_asked
+from batchserve.frontend.trace_headers import MOST_CUT, cut_trace
 
 if TYPE_CHECKING:
+    from batchserve.core.trace import Trace
     from batchserve.frontend.routes import Route
 
 __all__ = ["Head", "HeadCache", "check_beginning", "client_name", "parse_head"]
@@ -40,9 +43,9 @@ _FOLDED = (b" ", b"\t")
 _MANY_DIGITS = 10
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Head:
-    """One request's head, as far as it decides who answers and where the request ends.
+    """One request's head, as far as it decides who answers and where the request ends. Nobody changes it.
 
     Attributes:
         route: The endpoint it means, if it is answered here: inference, or one of `PROBES`; None if aiohttp does.
@@ -53,6 +56,7 @@ class Head:
         wants_timing: True if the answer shall say where its time went.
         path: The path as sent, for the access log.
         client: Who sent it, see `client_name`.
+        trace: What the request is called; None for most. Never set in a head that is remembered.
     """
 
     route: Route | None
@@ -63,12 +67,27 @@ class Head:
     wants_timing: bool
     path: str
     client: str = ""
+    trace: Trace | None = None
 
     @property
     def json_bytes(self) -> int:
         """The value of `Inference-Header-Content-Length` as a number if it is a short and plain one, else 0."""
         text = self.header_length
         return int(text) if text is not None and len(text) < _MANY_DIGITS and text.isascii() and text.isdigit() else 0
+
+    def called(self, trace: Trace) -> Head:
+        """Return the same head of a request that has a name."""
+        return Head(
+            self.route,
+            self.length,
+            self.is_keep_alive,
+            self.header_length,
+            self.accept_encoding,
+            self.wants_timing,
+            self.path,
+            self.client,
+            trace,
+        )
 
 
 class HeadCache:
@@ -90,13 +109,18 @@ class HeadCache:
             HeadTooLarge: It has too many lines.
         """
         head = self._heads.get(raw)
+        return self._find_without_trace(raw) if head is None else head
+
+    def _find_without_trace(self, raw: bytes) -> Head:
+        rest, trace = cut_trace(raw)
+        head = None if rest is raw else self._heads.get(rest)
         if head is None:
             head = parse_head(raw, self._client_header)
-            if len(raw) <= LONGEST_CACHED:
+            if len(rest) <= LONGEST_CACHED and rest.count(b"\r\n") < MAX_HEADERS - MOST_CUT:
                 if len(self._heads) >= MOST_CACHED:
                     self._heads.clear()
-                self._heads[raw] = head
-        return head
+                self._heads[rest] = head
+        return head if trace is None else head.called(trace)
 
 
 class _Collector:

@@ -52,6 +52,7 @@ class HotPath:
         self.config = services.config
         self.executor = services.pool
         self.access_log = services.access_log
+        self.tracer = services.tracer
         self.loop = asyncio.get_running_loop()
         self.scratch = memoryview(bytearray(SCRATCH_BYTES))
         self.pool = BufferPool(min(MAX_IDLE_BUFFER_BYTES, services.config.max_inflight_bytes))
@@ -116,13 +117,14 @@ class HotPath:
         route = head.route
         if route is None or head.length or connection.is_surplus or self.is_leaving or self.access_log is not None:
             return None
+        request_id = "" if head.trace is None else head.trace.request_id
         try:
             status, value = self._app.probe(route)
         except RequestError as error:
             self.count(error.status)
-            return error_reply(error, is_closing=not head.is_keep_alive)
+            return error_reply(error, request_id, is_closing=not head.is_keep_alive)
         self.count(status)
-        return json_reply(status, value, is_closing=not head.is_keep_alive)
+        return json_reply(status, value, request_id, is_closing=not head.is_keep_alive)
 
     def habit_of(self, data: bytes, end: int, head: Head, model: Model) -> Habit | None:
         """Learn from an inference request what the next one that begins like it comes to.

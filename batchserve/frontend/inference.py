@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 
+from batchserve.core.trace import Trace
 from batchserve.errors import InvalidRequest, Refused, RequestError
 from batchserve.frontend.body import Hold, MemoryBudget, read_content
 from batchserve.frontend.compression import choose_encoding, compress
@@ -27,7 +29,10 @@ if TYPE_CHECKING:
     from batchserve.frontend.tensor_binary import Buffer
     from batchserve.frontend.v2 import Answer, Asked
 
-__all__ = ["Inference", "Written"]
+__all__ = ["TRACE", "Inference", "Written"]
+
+TRACE: web.RequestKey[Trace | None] = web.RequestKey("trace", Trace | None)  # type: ignore[arg-type]
+"""Where aiohttp's request keeps what it is called: a `Trace` or None."""
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
@@ -63,6 +68,7 @@ class Inference:
         self._config = services.config
         self._pool = services.pool
         self._budget = budget
+        self._tracer = services.tracer
         self._find_model = find_model
         self._last: tuple[Limits | None, ModelInfo | None] = (None, None)  # quicker to ask than the dictionary
         self._infos: WeakKeyDictionary[Model, tuple[Limits, ModelInfo]] = WeakKeyDictionary()
@@ -73,6 +79,28 @@ class Inference:
         Raises:
             RequestError: What section 8 of protocol.md has for it.
         """
+        tracer = self._tracer
+        if tracer is None:
+            return await self._answer(request, route)
+        start_s, status, version = time.monotonic(), 499, ""
+        trace = request[TRACE] = tracer.sample(request[TRACE])
+        try:
+            version = str(self._find_model(route).version)
+            response = await self._answer(request, route)
+            status = response.status
+        except RequestError as error:
+            status = error.status
+            raise
+        except Exception:
+            status = 500
+            raise
+        else:
+            return response
+        finally:
+            if trace is not None and trace.span_id:
+                tracer.request_ended(trace, route.target, version, status, start_s)
+
+    async def _answer(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         model = self._find_model(route)
         with Hold(self._budget) as hold:
             try:
@@ -90,6 +118,7 @@ class Inference:
                 model = current
                 info, inference, asked = await self._decode_again(model, body, request, arrival_s)
             inference.client = client_name(_header(request, self._config.client_header))
+            inference.trace = request[TRACE]
             response = await model.infer(inference)
         return await self._respond(request, info, asked, response)
 

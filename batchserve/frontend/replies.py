@@ -11,6 +11,7 @@ import orjson
 
 from batchserve.errors import MethodNotAllowed
 from batchserve.frontend.responses import SERVER
+from batchserve.frontend.trace_headers import new_request_id, request_id_line
 
 if TYPE_CHECKING:
     from batchserve.core.tensors import Array
@@ -74,8 +75,14 @@ def plain_reply(template: Template, outputs: tuple[Array, ...]) -> bytes:
     return b"".join([template.begin, *[array.tobytes() for array in outputs]])
 
 
-def error_reply(error: RequestError, *, is_closing: bool) -> bytes:
-    """Write a whole error answer (protocol.md section 8), as `responses.error_response` does with aiohttp."""
+def error_reply(error: RequestError, request_id: str = "", *, is_closing: bool) -> bytes:
+    """Write a whole error answer (protocol.md section 8), as `responses.error_response` does with aiohttp.
+
+    Args:
+        error: What ended the request.
+        request_id: What the request is called; "" gives it a name.
+        is_closing: True if the connection ends after this answer.
+    """
     text = str(error).encode("utf-8", "replace").decode() or error.reason
     body = orjson.dumps({"error": text})
     lines = []
@@ -83,12 +90,14 @@ def error_reply(error: RequestError, *, is_closing: bool) -> bytes:
         lines.append(f"Retry-After: {error.retry_after_s}\r\n")
     if isinstance(error, MethodNotAllowed):
         lines.append(f"Allow: {', '.join(error.allow)}\r\n")
-    return _json_reply(error.status, body, "".join(lines).encode(), is_closing=is_closing)
+    extra = "".join(lines).encode() + request_id_line(request_id or new_request_id())
+    return _json_reply(error.status, body, extra, is_closing=is_closing)
 
 
-def json_reply(status: int, value: object, *, is_closing: bool) -> bytes:
-    """Write a whole answer with a JSON body."""
-    return _json_reply(status, orjson.dumps(value), b"", is_closing=is_closing)
+def json_reply(status: int, value: object, request_id: str = "", *, is_closing: bool) -> bytes:
+    """Write a whole answer with a JSON body; one to a request that is called something says so."""
+    extra = request_id_line(request_id) if request_id else b""
+    return _json_reply(status, orjson.dumps(value), extra, is_closing=is_closing)
 
 
 def _json_reply(status: int, body: bytes, extra: bytes, *, is_closing: bool) -> bytes:

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from batchserve import __version__
 from batchserve.errors import MethodNotAllowed, RequestError
+from batchserve.frontend.trace_headers import REQUEST_ID, new_request_id
 
 __all__ = ["JSON", "SERVER", "PartsResponse", "body_response", "error_response", "json_response"]
 
@@ -32,16 +33,20 @@ def json_response(value: object, status: int = 200) -> web.Response:
     return web.Response(body=orjson.dumps(value), status=status, headers={hdrs.CONTENT_TYPE: JSON, hdrs.SERVER: SERVER})
 
 
-def error_response(error: RequestError, members: Mapping[str, object] | None = None) -> web.Response:
+def error_response(
+    error: RequestError, members: Mapping[str, object] | None = None, request_id: str = ""
+) -> web.Response:
     """Answer with an error: its text under `error`, and the headers it asks for.
 
     Args:
         error: What ended the request.
         members: Further members of the body.
+        request_id: What the request is called; "" gives it a name.
     """
     # Names in a text come from the client's path, where aiohttp keeps bytes that are not UTF-8 as lone surrogates.
     text = str(error).encode("utf-8", "replace").decode() or error.reason
     response = json_response({**(members or {}), "error": text}, error.status)
+    response.headers[REQUEST_ID] = request_id or new_request_id()
     if error.retry_after_s is not None:
         response.headers[hdrs.RETRY_AFTER] = str(error.retry_after_s)
     if isinstance(error, MethodNotAllowed):

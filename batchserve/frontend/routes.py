@@ -33,6 +33,7 @@ _FIXED = {
     "/metrics": Route("metrics", _GET),
     "/console/events": Route("console_events", ("GET",)),
     "/v2": Route("server_metadata", _GET),
+    "/v2/logging": Route("logging", ("GET", "HEAD", "POST")),
     "/v2/health/live": Route("live", _GET),
     "/v2/health/ready": Route("ready", _GET),
     "/v2/models/stats": Route("all_statistics", _GET),

@@ -18,7 +18,16 @@ from batchserve.errors import ConfigError
 if TYPE_CHECKING:
     from batchserve.engine.model import Model
 
-__all__ = ["FORMATS", "LEVELS", "JsonFormatter", "StateLog", "TextFormatter", "log_access", "set_up_logging"]
+__all__ = [
+    "FORMATS",
+    "LEVELS",
+    "JsonFormatter",
+    "StateLog",
+    "TextFormatter",
+    "log_access",
+    "own_handlers",
+    "set_up_logging",
+]
 
 LEVELS = ("debug", "info", "warning", "error")
 FORMATS = ("text", "json")
@@ -62,12 +71,17 @@ def set_up_logging(
     handler = _Handler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     root = logging.getLogger()
-    for old in [old for old in root.handlers if isinstance(old, _Handler)]:
+    for old in own_handlers():
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level.upper())
     _access.setLevel(logging.INFO if access else logging.NOTSET)
     logging.captureWarnings(capture=True)
+
+
+def own_handlers() -> list[logging.Handler]:
+    """Return what `set_up_logging` has set up: one handler, or none before it was called."""
+    return [handler for handler in logging.getLogger().handlers if isinstance(handler, _Handler)]
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -102,11 +116,18 @@ class TextFormatter(logging.Formatter):
     """`time LEVEL logger: message key=value …`, a traceback indented on the lines below. Never fails.
 
     Control characters are written as escapes: a name that a client sent cannot start a line or colour a terminal.
+
+    Attributes:
+        has_iso_time: False to write the time as Triton does by default: month, day and local time, as in
+            `0131 12:34:56.123456`.
     """
+
+    has_iso_time = True
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line."""
-        parts = [f"{_timestamp(record)} {record.levelname:<7} {_visible(record.name)}: {_visible(_message(record))}"]
+        moment = _timestamp(record) if self.has_iso_time else _local_time(record)
+        parts = [f"{moment} {record.levelname:<7} {_visible(record.name)}: {_visible(_message(record))}"]
         parts += [f"{_visible(name)}={_word(_plain(value))}" for name, value in _extras(record).items()]
         lines = [" ".join(parts)]
         if record.exc_info or record.exc_text:
@@ -142,6 +163,10 @@ class StateLog(NullListener):
 def _timestamp(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _local_time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).astimezone().strftime("%m%d %H:%M:%S.%f")
 
 
 def _message(record: logging.LogRecord) -> str:

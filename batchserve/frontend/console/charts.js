@@ -30,11 +30,11 @@ function short(value) {
   return value.toFixed(size >= 10 ? 1 : size >= 1 ? 2 : 3);
 }
 
-// The next round number at or above: 1, 2, 4, 5 times a power of ten.
+// The next round number at or above: 1, 2, 3, 4, 5, 6 or 8 times a power of ten.
 function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 4, 5, 10].find((step) => step * power >= value * 0.999) * power;
+  return [1, 2, 3, 4, 5, 6, 8, 10].find((step) => step * power >= value * 0.999) * power;
 }
 
 function replaceWith(box, node) { box.replaceChildren(node); }

@@ -187,14 +187,14 @@ function drawReasons(numbers) {
     const bar = html("span");
     bar.style.width = `${(count / total) * 100}%`;
     return html("li", {}, html("span", {}, name, html("span", {class: "faint"}, ` ${REASONS[name] || ""}`)),
-      html("span", {"data-reason": name}, `${whole((count / total) * 100)} %`), html("span", {class: "track", "aria-hidden": "true"}, bar));
+      html("span", {"data-reason": name}, count / total < 0.005 ? "< 1 %" : `${whole((count / total) * 100)} %`), html("span", {class: "track", "aria-hidden": "true"}, bar));
   })));
 }
 
 function drawErrors() {
   const rows = page.now.errors.map((line) => html("tr", {},
     html("td", {}, new Date(line.at * 1000).toLocaleTimeString("en-GB")), html("td", {}, String(line.status)), html("td", {}, line.model || "–"),
-    html("td", {}, whole(line.count)), html("td", {}, line.text, line.request_id ? html("span", {class: "faint"}, ` (request ${line.request_id})`) : null)));
+    html("td", {class: "times"}, `${whole(line.count)} ×`), html("td", {}, line.text, line.request_id ? html("span", {class: "faint"}, ` (request ${line.request_id})`) : null)));
   byId("errors").replaceChildren(...(rows.length ? rows : [html("tr", {}, html("td", {colspan: "5", class: "faint"}, "None"))]));
 }
 
