@@ -151,7 +151,7 @@ class _Watched:
         self._requests = self._good_runs = self._good_rows = 0
         self._run_s = 0.0
         self._busy_s: dict[int, float] = {}
-        self._snapshots: deque[_Snapshot] = deque(maxlen=WINDOW_TICKS + 1)
+        self._snapshots: deque[_Snapshot] = deque(maxlen=WINDOW_TICKS)
 
     def add(self, event: BatchEnded) -> None:
         self._events.append(event)

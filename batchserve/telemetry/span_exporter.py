@@ -68,7 +68,7 @@ def read_frames(stream: BinaryIO) -> Iterator[Sequence[Span]]:
 def export(stream: BinaryIO, processor: SpanProcessor) -> None:
     """Hand every span of a stream to a processor, then let it send what is left. Blocks until the stream ends."""
     resource = Resource.create({SERVICE_VERSION: batchserve.__version__})
-    if resource.attributes.get(SERVICE_NAME) == "unknown_service":  # neither OTEL_SERVICE_NAME nor an attribute says
+    if str(resource.attributes.get(SERVICE_NAME, "")).startswith("unknown_service"):  # no variable names it
         resource = resource.merge(Resource({SERVICE_NAME: "batchserve"}))
     for spans in read_frames(stream):
         for span in spans:

@@ -292,7 +292,6 @@ async def test_shared_memory_answers_as_what_is_not_there(serve: Serve, family: 
     [
         "/v2/trace/setting",
         "/v2/models/echo/trace/setting",
-        "/v2/logging",
         "/v1/models",
         "/v1/models/echo",
         "/v1/models/echo:predict",

@@ -18,6 +18,7 @@ from support.raw_http import TIMEOUT_S, RawClient
 from batchserve.backends.base import Backend, ModelFile, Session
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig, ServerConfig
+from batchserve.engine.events import Listener
 from batchserve.engine.model import Model
 from batchserve.engine.repository import Repository
 from batchserve.engine.sources import ModelSource
@@ -112,6 +113,8 @@ async def start_service(
     with_access_log: bool = False,
     entry: Callable[[Model], Mapping[str, object]] | None = None,
     load: bool = True,
+    listeners: list[Listener] | None = None,
+    **more: Any,
 ) -> Service:
     """Serve models on a free port of 127.0.0.1.
 
@@ -123,13 +126,18 @@ async def start_service(
         with_access_log: Collect accesses.
         entry: Gives statistics in place of the real ones.
         load: Load the models first; a failure of one is not an error.
+        listeners: Hear of the engine beside the statistics; read anew at each event.
+        more: Further fields of `Services`; `live` is made by a function of the repository.
     """
     models = {"echo": quick()} if models is None else models
     if sources is None:
         sources = [ModelSource(name, {1: Path("none.onnx")}, None, Path("none.onnx")) for name in models]
     statistics = Statistics()
     known = models
-    repository = Repository(sources, lambda source: known[source.name], backend, listeners=[statistics])
+    heard = [] if listeners is None else listeners
+    heard.append(statistics)
+    repository = Repository(sources, lambda source: known[source.name], backend, listeners=heard)
+    more = {name: value(repository) if name == "live" else value for name, value in more.items()}
     pool = ThreadPoolExecutor(2, thread_name_prefix="helper")
     accesses: list[Mapping[str, object]] = []
     log: AccessLog | None = accesses.append if with_access_log else None
@@ -143,6 +151,7 @@ async def start_service(
             reload_config=lambda name: repository.reconfigure(name, known.get(name, ModelConfig())),
             pool=pool,
             access_log=log,
+            **more,
         )
     )
     if load:

@@ -1,0 +1,179 @@
+"""`X-Request-Id` and `traceparent`: read from every request, told in answers, lines and events, on both ways."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from support.http_service import Serve, Service, infer_body, until
+from support.raw_http import RawClient, request_bytes
+
+from batchserve.backends.fake import FakeBackend
+from batchserve.core.trace import Trace
+from batchserve.engine.events import BatchEnded, Listener, NullListener
+from batchserve.engine.model import Model
+
+INFER = "/v2/models/echo/infer"
+TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
+
+
+class Heard(NullListener):
+    def __init__(self) -> None:
+        self.batches: list[BatchEnded] = []
+
+    def batch_ended(self, model: Model, event: BatchEnded) -> None:
+        self.batches.append(event)
+
+
+class Recorder:
+    """A tracer that records every request, and what it is told."""
+
+    def __init__(self) -> None:
+        self.ended: list[tuple[Any, ...]] = []
+
+    def sample(self, trace: Trace | None) -> Trace | None:
+        trace = trace or Trace("new", "f" * 32, is_sampled=True)
+        trace.span_id = "1" * 16
+        return trace
+
+    def request_ended(self, trace: Trace, model: str, version: str, status: int, start_s: float) -> None:
+        self.ended.append((trace.request_id, model, version, status))
+
+
+async def test_answer_tells_what_the_request_is_called(serve: Serve) -> None:
+    service = await serve(FakeBackend())
+    async with await service.client() as client:
+        for headers, expected in (
+            ({"X-Request-Id": "order-7"}, "order-7"),
+            ({"traceparent": PARENT}, TRACE_ID),
+            ({"traceparent": PARENT, "x-request-id": "order-8"}, "order-8"),
+            ({"traceparent": "nonsense", "X-Request-Id": "order 9"}, None),
+            ({}, None),
+        ):
+            for path, body in ((INFER, infer_body(1)), ("/v2/health/live", None), ("/v2/models/echo/stats", None)):
+                reply = await (client.get(path, headers) if body is None else client.post(path, body, headers))
+                assert reply.status == 200
+                assert reply.headers.get("x-request-id") == expected, (path, headers)
+
+
+async def test_every_error_has_an_id_and_its_body_keeps_its_one_member(serve: Serve) -> None:
+    service = await serve(FakeBackend())
+    async with await service.client() as client:
+        seen = set()
+        for path, body in ((INFER, {"inputs": []}), ("/nowhere", {}), ("/v2/models/none/infer", infer_body(1))):
+            reply = await client.post(path, body)
+            assert reply.status in (400, 404)
+            assert reply.error
+            seen.add(reply.headers["x-request-id"])
+            named = await client.post(path, body, {"X-Request-Id": "order-7"})
+            assert named.headers["x-request-id"] == "order-7"
+        unknown = await client.get("/v2/models/none/ready", {"X-Request-Id": "order-7"})
+        assert (unknown.status, unknown.headers["x-request-id"]) == (404, "order-7")
+    assert len(seen) == 3
+
+
+async def test_a_request_that_is_not_http_has_an_id_too(serve: Serve) -> None:
+    service = await serve(FakeBackend())
+    async with await service.client() as client:
+        await client.send(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n")
+        reply = await client.read()
+    assert reply.status == 400
+    assert reply.error
+    assert len(reply.headers["x-request-id"]) == 32
+
+
+async def test_access_lines_say_which_request_they_are_about(serve: Serve) -> None:
+    service = await serve(FakeBackend(), with_access_log=True)
+    async with await service.client() as client:
+        await client.post(INFER, infer_body(1), {"traceparent": PARENT, "X-Request-Id": "order-7"})
+        await client.post(INFER, infer_body(1))
+        failed = await client.post(INFER, {"inputs": []})
+    named, unnamed, wrong = service.accesses
+    assert (named["request_id"], named["trace_id"]) == ("order-7", TRACE_ID)
+    assert "request_id" not in unnamed
+    assert wrong["request_id"] == failed.headers["x-request-id"]
+
+
+async def test_failed_run_says_in_the_log_whose_requests_it_ran(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+    service = await serve(FakeBackend(fails=lambda inputs: True))
+    async with await service.client() as client:
+        reply = await client.post(INFER, infer_body(1), {"X-Request-Id": "order-7"})
+    assert reply.status == 500
+    assert reply.headers["x-request-id"] == "order-7"
+    (record,) = [record for record in caplog.records if "failed" in record.getMessage()]
+    assert record.__dict__["request_ids"] == ["order-7"]
+
+
+async def test_events_have_the_ids_of_traces_that_are_recorded(serve: Serve) -> None:
+    """For exemplars: one id for each completed request, "" where its trace is recorded nowhere."""
+    heard = Heard()
+    listeners: list[Listener] = [heard]
+    backend = FakeBackend()
+    service = await serve(backend, listeners=listeners)
+    held = service.hold(backend)
+    async with (
+        await service.client() as zero,
+        await service.client() as one,
+        await service.client() as two,
+        await service.client() as three,
+    ):
+        await _send(zero, 0, {})
+        await held.begun(1)
+        await _send(one, 1, {"traceparent": PARENT})
+        await _send(two, 2, {"traceparent": f"00-{'2' * 32}-{SPAN_ID}-00"})
+        await _send(three, 3, {})
+        await until(lambda: service.model().queued_requests == 3)
+        held.let_go()
+        for client in (zero, one, two, three):
+            assert (await client.read("POST")).status == 200
+    await until(lambda: len(heard.batches) == 2)
+    assert [list(event.trace_ids) for event in heard.batches] == [[], [TRACE_ID, "", ""]]
+    assert all(event.traced == () or list(event.traced) == [] for event in heard.batches)
+
+
+async def _send(client: RawClient, value: int, headers: dict[str, str]) -> None:
+    await client.send(request_bytes("POST", INFER, json.dumps(infer_body(value)).encode(), headers))
+
+
+async def test_tracer_hears_of_each_request_once_with_its_status(serve: Serve) -> None:
+    tracer, heard = Recorder(), Heard()
+    service = await serve(FakeBackend(), tracer=tracer, listeners=[heard])
+    async with await service.client() as client:
+        assert (await client.post(INFER, infer_body(1))).headers["x-request-id"] == "new"
+        await client.post(INFER, {"inputs": []}, {"X-Request-Id": "wrong"})
+        await client.get("/v2/health/live")
+    assert tracer.ended == [("new", "echo", "1", 200), ("wrong", "echo", "1", 400)]
+    (event,) = heard.batches
+    (traced,) = event.traced
+    assert (traced.trace.span_id, traced.rows) == ("1" * 16, 1)
+
+
+async def test_tracer_hears_of_a_client_that_left(serve: Serve) -> None:
+    tracer, backend = Recorder(), FakeBackend()
+    service = await serve(backend, tracer=tracer)
+    held = service.hold(backend)
+    client = await service.client()
+    await _send(client, 1, {"X-Request-Id": "gone"})
+    await held.begun(1)
+    client.abort()
+    await until(lambda: bool(tracer.ended))
+    held.let_go()
+    assert tracer.ended == [("gone", "echo", "1", 499)]
+
+
+async def test_heads_with_ids_stay_on_the_hot_path_and_are_remembered_once(serve: Serve, way: str) -> None:
+    if way != "hot":
+        pytest.skip("the other way remembers no heads")
+    service: Service = await serve(FakeBackend())
+    hot = service.server._hot
+    assert hot is not None
+    body = infer_body(1)
+    async with await service.client() as client:
+        for number in range(50):
+            headers = {"traceparent": f"00-{number + 1:032x}-{SPAN_ID}-01", "X-Request-Id": f"r{number}"}
+            assert (await client.post(INFER, body, headers)).headers["x-request-id"] == f"r{number}"
+        (connection,) = hot._connections
+        assert connection._cold is None, "a request went to aiohttp"
+    assert len(hot.heads._heads) == 1
