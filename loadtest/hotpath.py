@@ -29,11 +29,17 @@ from loadtest.questions import WrongAnswerError
 from loadtest.report import RESULTS, write_json
 from loadtest.server import ServerError
 from loadtest.soak import SOAK_SCENARIO
+from loadtest.watching_scenarios import WATCHING_SCENARIO
 from loadtest.wire import WireError
 
 __all__ = ["SCENARIOS", "main"]
 
-SCENARIOS: dict[str, Scenario] = {**contests(), "idle": IDLE_SCENARIO, "soak": SOAK_SCENARIO}
+SCENARIOS: dict[str, Scenario] = {
+    **contests(),
+    "watching": WATCHING_SCENARIO,
+    "idle": IDLE_SCENARIO,
+    "soak": SOAK_SCENARIO,
+}
 """Every part by name."""
 
 DEFAULT = tuple(name for name in SCENARIOS if name != "soak")

@@ -23,12 +23,14 @@ REQUEST_ID = "X-Request-Id"
 MOST_CUT = 8
 """Lines cut out of one head; a head with more is read as it is."""
 
-_LINES = re.compile(
-    rb"\r\n(traceparent|tracestate|baggage|x-request-id):[ \t]*([!-~](?:[ -~]*[!-~])?)[ \t]*(?=\r\n)", re.IGNORECASE
-)
-"""Whole header lines of plain visible characters: nothing that a check of the whole head would refuse."""
+_NAMES = (b"\r\ntraceparent:", b"\r\nx-request-id:", b"\r\ntracestate:", b"\r\nbaggage:")
 
-_PARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[!-~]*)?")
+_PARENT = re.compile(
+    r"(?!ff)(?:00(?=.{53}$)|(?!00)[0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])(?:-[!-~]*)?"
+)
+"""Version, trace, span and flags, none of the ids all zeros; a version after 00 may have more behind them."""
+
+_ODD_DIGITS = frozenset("13579bdf")
 _IDENTIFIER = re.compile(r"[!-~]{1,128}")
 
 _process = token_hex(8)
@@ -57,16 +59,36 @@ def names(trace: Trace | None) -> dict[str, str]:
 def cut_trace(raw: bytes) -> tuple[bytes, Trace | None]:
     """Take the lines of tracing out of a head.
 
+    Only whole lines of plain visible characters are taken, nothing that a check of the whole head would refuse.
+
     Returns:
         The head without them (the same object if there are none), and what they say.
     """
-    found = _LINES.findall(raw)
-    if not found or len(found) > MOST_CUT:
+    lower = raw.lower()
+    cuts: list[tuple[int, int]] = []
+    values: tuple[list[str], ...] = ([], [], [], [])
+    for name, found in zip(_NAMES, values, strict=True):
+        at = lower.find(name)
+        while at >= 0:
+            end = lower.find(b"\r\n", at + 2)
+            text = raw[at + len(name) : end].decode("latin-1").strip(" \t")
+            if not (text.isprintable() and text.isascii() and text) or len(cuts) == MOST_CUT:
+                return raw, None
+            found.append(text)
+            cuts.append((at, end))
+            at = lower.find(name, end)
+    if not cuts:
         return raw, None
-    values: dict[bytes, list[str]] = {}
-    for name, value in found:
-        values.setdefault(name.lower(), []).append(value.decode("ascii"))
-    return _LINES.sub(b"", raw), read_trace(values.get(b"traceparent", ()), values.get(b"x-request-id", ()))
+    return _without(raw, cuts), read_trace(values[0], values[1])
+
+
+def _without(raw: bytes, cuts: list[tuple[int, int]]) -> bytes:
+    if len(cuts) == 1:
+        ((at, end),) = cuts
+        return raw[:at] + raw[end:]
+    for at, end in sorted(cuts, reverse=True):
+        raw = raw[:at] + raw[end:]
+    return raw
 
 
 def read_trace(parents: Sequence[str], identifiers: Sequence[str]) -> Trace | None:
@@ -78,12 +100,11 @@ def read_trace(parents: Sequence[str], identifiers: Sequence[str]) -> Trace | No
     """
     trace_id = parent_id = request_id = ""
     is_sampled = False
-    if len(parents) == 1 and (parent := _PARENT.fullmatch(parents[0].strip())) is not None:
-        version, trace, span, flags, more = parent.groups()
-        if version != "ff" and not (version == "00" and more) and trace.strip("0") and span.strip("0"):
-            trace_id, parent_id, is_sampled = trace, span, bool(int(flags, 16) & 1)
-    if len(identifiers) == 1 and _IDENTIFIER.fullmatch(identifiers[0].strip()):
-        request_id = identifiers[0].strip()
+    if len(parents) == 1 and (parent := _PARENT.fullmatch(parents[0])) is not None:
+        trace_id, parent_id, flags = parent.groups()
+        is_sampled = flags in _ODD_DIGITS
+    if len(identifiers) == 1 and _IDENTIFIER.fullmatch(identifiers[0]):
+        request_id = identifiers[0]
     if not trace_id and not request_id:
         return None
     return Trace(request_id or trace_id, trace_id, parent_id, is_sampled)
