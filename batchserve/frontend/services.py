@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from batchserve.config import ServerConfig
-    from batchserve.engine.changes import Changes
     from batchserve.core.trace import Trace
+    from batchserve.engine.changes import Changes
     from batchserve.engine.model import Model
     from batchserve.engine.repository import Repository
 
