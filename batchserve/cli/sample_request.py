@@ -29,7 +29,7 @@ def sample_request(model: Model, base_url: str) -> str:
 
     Args:
         model: A loaded version; the highest ready one of its name answers.
-        base_url: Such as `http://127.0.0.1:8000`.
+        base_url: Such as `http://127.0.0.1:8000`, or `unix:/run/batchserve.sock`.
 
     Returns:
         One line: a command, or a comment that says why there is none and what to do.
@@ -49,11 +49,15 @@ def sample_request(model: Model, base_url: str) -> str:
         return (
             f"# the inputs of {model.name} are large: use a client that sends binary tensors, such as tritonclient.http"
         )
+    curl = "curl -s"
+    if base_url.startswith("unix:"):
+        curl += f" --unix-socket {shlex.quote(base_url.removeprefix('unix:'))}"
+        base_url = "http://localhost"
     url = shlex.quote(f"{base_url}/v2/models/{quote(model.name, safe='', errors='surrogateescape')}/infer")
     body = _compact({"inputs": [_input(spec, array) for spec, array in zip(tensors, arrays, strict=True)]})
     if len(body) <= MOST_SHOWN_CHARACTERS:
-        return f"curl -s {url} -d {shlex.quote(body)}"
-    return f"python3 -c {shlex.quote(_program(tensors, arrays))} | curl -s {url} -d @-"
+        return f"{curl} {url} -d {shlex.quote(body)}"
+    return f"python3 -c {shlex.quote(_program(tensors, arrays))} | {curl} {url} -d @-"
 
 
 def _compact(value: object) -> str:

@@ -15,6 +15,7 @@ __all__ = [
     "choice",
     "device",
     "duration",
+    "file_name",
     "flag",
     "header_name",
     "positive_number",
@@ -90,6 +91,19 @@ def text(*, auto: bool = False) -> Kind:
 
     kind = Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
     return _with_word(kind, "auto") if auto else kind
+
+
+def file_name() -> Kind:
+    """The path of a file, or an empty string for none. Whether it is there is found out by who opens it."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str):
+            raise BadValueError("is not a string", f"write {toml_string(value)}")
+        if "\0" in value:
+            raise BadValueError("has a NUL in it")
+        return value
+
+    return Kind("file", "the path of a file, or an empty string for none", read, lambda given: given, toml_string)
 
 
 def header_name() -> Kind:

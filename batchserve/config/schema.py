@@ -16,6 +16,7 @@ from batchserve.config.kinds import (
     choice,
     device,
     duration,
+    file_name,
     flag,
     header_name,
     positive_number,
@@ -94,8 +95,18 @@ _MOST = 2**31 - 1
 class ServerConfig:
     """The `[server]` table."""
 
-    host: str = _key("127.0.0.1", text(), "Address to listen on; `0.0.0.0` is every IPv4 address of the machine.")
+    host: str = _key(
+        "127.0.0.1",
+        text(),
+        "Address to listen on; `0.0.0.0` is every IPv4 address of the machine, `::` every IPv6 one, `unix:PATH` a Unix "
+        "socket.",
+    )
     port: int = _key(8000, whole_number(0, 65535), "Port to listen on; `0` takes a free one, which is printed.")
+    tls_cert: str = _key("", file_name(), "File with the server's certificate chain in PEM; with it HTTPS is spoken.")
+    tls_key: str = _key("", file_name(), "File with the certificate's key in PEM, if it is not in `tls_cert`.")
+    tls_client_ca: str = _key(
+        "", file_name(), "File with certificates in PEM; only clients whose certificate these have signed are served."
+    )
     max_body_size_bytes: int = _key(64 << 20, size(positive=True), "Largest request body, before and after inflation.")
     max_inflight_bytes: int = _key(
         1 << 30,

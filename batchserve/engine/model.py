@@ -18,6 +18,7 @@ from batchserve.core.tensors import ModelSignature
 from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
+from batchserve.engine.events import NullListener
 from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
 from batchserve.engine.scheduler import Release, Reply, Scheduler
@@ -98,6 +99,8 @@ class Model:
         self.is_known = measured.profile is not None
         self._keeper = None if kept is None else Keeper(kept, cost, measured.measured, time.monotonic())
         self._policy = Policy(self.name, limits, cost, group.device)
+        deaf = NullListener.batch_ended
+        self._hear_batch = [each.batch_ended for each in listeners if type(each).batch_ended is not deaf]
         self._scheduler = Scheduler(
             f"{self.name}/{self.version}",
             self._policy,

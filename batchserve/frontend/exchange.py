@@ -202,12 +202,13 @@ class Exchange:
     def _reply(self, result: Response | RequestError) -> None:
         """Write the answer. Called once, for all requests of a batch in one pass."""
         self._ticket = None
-        if self._front is None:
+        front = self._front
+        if front is None:
             return
         if not isinstance(result, Response):
             self._send_error(result)
             return
-        if self._hot.is_plain and self._send_plain(result):
+        if self._is_sent_plainly(front, result):
             return
         inference, asked = self._hot.inference, self._asked
         assert asked is not None
@@ -224,13 +225,12 @@ class Exchange:
         except RequestError as error:
             self._send_error(error)
 
-    def _send_plain(self, result: Response) -> bool:
+    def _is_sent_plainly(self, front: _Front, result: Response) -> bool:
         """Write an answer like one before it, with nothing special about it; False if it is not like that."""
-        asked, head, front, hot = self._asked, self._head, self._front, self._hot
+        asked, head, hot = self._asked, self._head, self._hot
         assert asked is not None
-        assert front is not None
         template = fitting(asked, result.outputs)
-        if template is None or head.wants_timing or not head.is_keep_alive or hot.is_leaving:
+        if template is None or not (head.is_plain and hot.is_plain) or hot.is_leaving:
             return False
         if head.accept_encoding is not None and template.body_bytes >= hot.config.compression_min_size_bytes:
             return False

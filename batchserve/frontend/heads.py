@@ -8,7 +8,7 @@ framing is refused here, before anybody can read it in two ways.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import httptools
@@ -57,6 +57,7 @@ class Head:
         path: The path as sent, for the access log.
         client: Who sent it, see `client_name`.
         trace: What the request is called; None for most. Never set in a head that is remembered.
+        is_plain: True if it adds nothing to the head of the answer, but for what `accept_encoding` may.
     """
 
     route: Route | None
@@ -68,6 +69,10 @@ class Head:
     path: str
     client: str = ""
     trace: Trace | None = None
+    is_plain: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", self.is_keep_alive and not self.wants_timing)
 
     @property
     def json_bytes(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batchserve.errors import ConfigError
+from batchserve.frontend.unix_socket import PREFIX, listen_unix
 
 __all__ = ["listen", "url_of"]
 
@@ -22,10 +23,10 @@ _Address = tuple[int, tuple[Any, ...]]
 
 
 async def listen(host: str, port: int) -> list[socket.socket]:
-    """Bind every address that a host name has here, all with one port.
+    """Bind every address that a host name has here, all with one port; or a Unix socket.
 
     Args:
-        host: A name or address of this machine.
+        host: A name or address of this machine, or `unix:` and a path.
         port: The port; 0 takes a free one.
 
     Returns:
@@ -34,6 +35,8 @@ async def listen(host: str, port: int) -> list[socket.socket]:
     Raises:
         ConfigError: The name is unknown, the port is taken, or binding is not allowed.
     """
+    if host.startswith(PREFIX):
+        return [listen_unix(host.removeprefix(PREFIX))]
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -119,8 +122,10 @@ def _words(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 
 
-def url_of(listener: socket.socket) -> str:
-    """Return a URL under which the socket can be reached from this machine."""
+def url_of(listener: socket.socket, scheme: str = "http") -> str:
+    """Return a URL under which the socket can be reached from this machine; `unix:` and its path for a Unix socket."""
+    if listener.family == socket.AF_UNIX:
+        return f"{PREFIX}{listener.getsockname()}"
     host, port = listener.getsockname()[:2]
     host = _WILDCARDS.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

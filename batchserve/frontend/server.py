@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,11 @@ from batchserve.frontend.app import App
 from batchserve.frontend.guard import GuardedServer
 from batchserve.frontend.hot import HotPath
 from batchserve.frontend.listen import listen, url_of
+from batchserve.frontend.tls import HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S, tls_context
+from batchserve.frontend.unix_socket import remove_unix
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Mapping
 
     from batchserve.frontend.services import Services
@@ -42,7 +46,7 @@ class Server:
         self._services = services
         self._hot: HotPath | None = None
         self._http: GuardedServer | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._listeners: list[tuple[asyncio.AbstractServer, socket.socket]] = []
         self._url = ""
 
     @property
@@ -78,16 +82,33 @@ class Server:
         """Bind and begin to answer. Models may still be loading: readiness says so.
 
         Raises:
-            ConfigError: The address cannot be listened on; the text is one line for a person.
+            ConfigError: The address cannot be listened on, or the certificate not be used; the text is one line for a
+                person.
         """
+        tls = tls_context(self._config)
         sockets = await listen(self._config.host, self._config.port)
-        self._url = url_of(sockets[0])
+        self._url = url_of(sockets[0], "http" if tls is None else "https")
         if self._config.http_fast_path == "on":
             self._hot = HotPath(self._services, self._app)
         self._http = GuardedServer(self._app.handle, self._config, None if self._hot is None else self._hot.make)
-        loop = asyncio.get_running_loop()
         for listener in sockets:
-            self._listeners.append(await loop.create_server(self._http, sock=listener, backlog=BACKLOG))
+            self._listeners.append((await self._serve(self._http, listener, tls), listener))
+
+    async def _serve(
+        self, make: GuardedServer, listener: socket.socket, tls: ssl.SSLContext | None
+    ) -> asyncio.AbstractServer:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        handshake_s, shutdown_s = (None, None) if tls is None else (HANDSHAKE_TIMEOUT_S, SHUTDOWN_TIMEOUT_S)
+        create = loop.create_unix_server if listener.family == socket.AF_UNIX else loop.create_server
+        return await create(
+            make,
+            sock=listener,
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=handshake_s,
+            ssl_shutdown_timeout=shutdown_s,
+        )
 
     async def drain(self) -> None:
         """Stop taking work, answer what was admitted, and close.
@@ -116,6 +137,7 @@ class Server:
 
     def _stop_listening(self) -> None:
         listeners, self._listeners = self._listeners, []
-        for listener in listeners:
+        for server, listener in listeners:
+            remove_unix(listener)
             with contextlib.suppress(OSError):
-                listener.close()
+                server.close()
