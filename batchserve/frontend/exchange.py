@@ -120,11 +120,10 @@ class Exchange:
             data: All of it, from the first byte of its head.
         """
         self._start_s = arrival_s = time.monotonic()
+        if self._hot.tracer is not None:
+            self._trace = self._hot.tracer.sample(self._trace)
         self._asked = plan.asked
-        try:
-            self._ticket = self._model.submit(plan.apply(data, arrival_s), self._reply, self._give_back)
-        except RequestError as error:
-            self._end(error)
+        self._submit(plan.apply(data, arrival_s))
 
     def abandon(self) -> None:
         """Drop the request: its client left."""
@@ -230,7 +229,7 @@ class Exchange:
         asked, head, hot = self._asked, self._head, self._hot
         assert asked is not None
         template = fitting(asked, result.outputs)
-        if template is None or not (head.is_plain and hot.is_plain) or hot.is_leaving:
+        if template is None or not (head.is_plain and hot.is_plain) or self._trace is not None or hot.is_leaving:
             return False
         if head.accept_encoding is not None and template.body_bytes >= hot.config.compression_min_size_bytes:
             return False

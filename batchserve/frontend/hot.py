@@ -136,8 +136,8 @@ class HotPath:
             model: The version it went to.
         """
         start = end + head.json_bytes
-        if start == end or start >= len(data) or not head.is_keep_alive:
-            return None
+        if start == end or start >= len(data) or not head.is_keep_alive or head.trace is not None:
+            return None  # a trace belongs to one request
         plan = self.inference.info(model).plans.find(data[end:start], head.length)
         if plan is None:
             return None

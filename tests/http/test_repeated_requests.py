@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from support.http_service import Serve, quick, rows, until
 from support.raw_http import RawClient, Reply, request_bytes
+from support.tracer import Recorder
 
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ServerConfig
+from batchserve.core.request import Request
+from batchserve.engine.model import Model
 from batchserve.frontend.habits import MOST_HABITS
 from batchserve.frontend.hot import HotPath
 
@@ -196,6 +199,49 @@ async def test_what_the_configuration_asks_for_is_given_each_time(serve: Serve) 
             assert values(reply) == [turn]
             assert "total;dur=" in reply.headers["server-timing"]
     assert [access["path"] for access in service.accesses] == [INFER] * 3
+
+
+async def test_a_request_is_called_as_it_says_each_time(serve: Serve) -> None:
+    service = await serve(FakeBackend())
+    async with await service.client() as client:
+        for name in (None, "one", "one", "two", None, "two", None):
+            reply = await ask(client, question(1, head={} if name is None else {"X-Request-Id": name}))
+            assert values(reply) == [1]
+            assert reply.headers.get("x-request-id") == name
+
+
+async def test_the_tracer_hears_of_each_repeated_request(serve: Serve) -> None:
+    tracer = Recorder()
+    service = await serve(FakeBackend(), tracer=tracer)
+    async with await service.client() as client:
+        for value in range(3):
+            assert values(await ask(client, question(value))) == [value]
+    assert [ended[1:] for ended in tracer.ended] == [("echo", "1", 200)] * 3
+
+
+async def test_the_rules_know_the_client_of_each_repeated_request(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients: list[str] = []
+    submit = Model.submit
+
+    def note(self: Model, request: Request, *more: object) -> object:
+        clients.append(request.client)
+        return submit(self, request, *more)  # type: ignore[arg-type]
+
+    infer = Model.infer
+
+    async def note_too(self: Model, request: Request) -> object:
+        clients.append(request.client)
+        return await infer(self, request)
+
+    monkeypatch.setattr(Model, "submit", note)
+    monkeypatch.setattr(Model, "infer", note_too)
+    service = await serve(FakeBackend(), config=ServerConfig(client_header="X-Who"))
+    async with await service.client() as client:
+        for value in range(3):
+            assert values(await ask(client, question(value, head={"X-Who": "ann"}))) == [value]
+    assert clients == ["ann"] * 3
 
 
 @pytest.mark.parametrize("way", ["hot"], indirect=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from support.http_service import Serve, Service, infer_body, until
 from support.raw_http import RawClient, request_bytes
+from support.tracer import Recorder
 
 from batchserve.backends.fake import FakeBackend
-from batchserve.core.trace import Trace
 from batchserve.engine.events import BatchEnded, Listener, NullListener
 from batchserve.engine.model import Model
 
@@ -25,21 +24,6 @@ class Heard(NullListener):
 
     def batch_ended(self, model: Model, event: BatchEnded) -> None:
         self.batches.append(event)
-
-
-class Recorder:
-    """A tracer that records every request, and what it is told."""
-
-    def __init__(self) -> None:
-        self.ended: list[tuple[Any, ...]] = []
-
-    def sample(self, trace: Trace | None) -> Trace | None:
-        trace = trace or Trace("new", "f" * 32, is_sampled=True)
-        trace.span_id = "1" * 16
-        return trace
-
-    def request_ended(self, trace: Trace, model: str, version: str, status: int, start_s: float) -> None:
-        self.ended.append((trace.request_id, model, version, status))
 
 
 async def test_answer_tells_what_the_request_is_called(serve: Serve) -> None:
