@@ -15,6 +15,8 @@ __all__ = ["PREFIX", "listen_unix", "remove_unix"]
 PREFIX = "unix:"
 """What `server.host` begins with if the rest is the path of a Unix socket."""
 
+_EXPECTED = f"expected {PREFIX} and a path of at most some 100 bytes in a folder that may be written"
+
 
 def listen_unix(path: str) -> socket.socket:
     """Make the socket's file and listen on it.
@@ -28,6 +30,8 @@ def listen_unix(path: str) -> socket.socket:
     Raises:
         ConfigError: The path is taken, too long or may not be written.
     """
+    if not path:  # the system would choose a name that nobody is told
+        raise ConfigError(f"server.host = '{PREFIX}' cannot be listened on (there is no path); {_EXPECTED}")
     if _is_left_behind(path):
         Path(path).unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -72,7 +76,4 @@ def _explain(error: OSError, path: str) -> str:
             f"{where}: the path is taken by another server or file; stop that server, remove the file, or choose "
             "another path"
         )
-    words = error.strerror or str(error)
-    return (
-        f"{where} cannot be listened on ({words}); expected {PREFIX} and a path of some 100 bytes that may be written"
-    )
+    return f"{where} cannot be listened on ({error.strerror or error}); {_EXPECTED}"

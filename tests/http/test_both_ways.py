@@ -233,8 +233,8 @@ async def test_generated_requests_get_the_same_answers(serve: Serve, monkeypatch
     for _ in range(REQUESTS):
         if dice.random() < NEW:
             data = generate(dice)
-        else:  # the same head and JSON, and often other contents of a tensor
-            data = data[:-1] + bytes([dice.randrange(256)]) if dice.random() < NEW else data
+        elif not data.endswith(b"\r\n\r\n"):  # the same head and JSON, other contents of a tensor
+            data = data[:-1] + bytes([dice.randrange(256)])
         replies = [await line.ask(data) for line in lines]
         assert essence(replies[0], data) == essence(replies[1], data), data
         statuses[replies[0].status] = statuses.get(replies[0].status, 0) + 1
@@ -309,4 +309,10 @@ async def _answers_until_closed(service: Service, *pieces: bytes) -> list[bytes]
             await asyncio.sleep(0)
         async with asyncio.timeout(TIMEOUT_S):
             data = await client.reader.read()
-    return [b"HTTP/1.1 " + answer for answer in data.split(b"HTTP/1.1 ")[1:]]
+    answers = []
+    while data:
+        head_bytes, _, rest = data.partition(b"\r\n\r\n")
+        length = int(head_bytes.partition(b"\r\nContent-Length: ")[2].split(b"\r\n")[0])
+        answers.append(head_bytes + b"\r\n" + rest[:length])
+        data = rest[length:]
+    return answers
