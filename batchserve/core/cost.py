@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
-__all__ = ["CostModel", "size_class"]
+__all__ = ["CostModel", "size_class", "size_start", "size_starts"]
 
 _WEIGHT = 0.2
 """How far a class moves towards a new run (batching.md section 5.1)."""
@@ -41,6 +41,24 @@ def size_class(rows: int) -> int:
         return rows
     top = rows.bit_length() - 1
     return 2 * top + (rows >> (top - 1) & 1)
+
+
+def size_start(rows: int) -> int:
+    """Return the fewest rows of a size's class, one of 1, 2, 3, 4, 6, 8, 12, 16 and so on."""
+    if rows < 4:
+        return rows
+    half = 1 << (rows.bit_length() - 2)
+    return rows // half * half
+
+
+def size_starts(max_rows: int) -> list[int]:
+    """List the fewest rows of every class up to that of `max_rows`."""
+    starts, rows = [], 1
+    while rows <= max_rows:
+        starts.append(rows)
+        half = 1 << max(0, rows.bit_length() - 2)
+        rows += half if rows >= 4 else 1
+    return starts
 
 
 class CostModel:

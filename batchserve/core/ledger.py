@@ -79,6 +79,7 @@ class Ledger:
                 text = f"model '{self._name}' failed on this request{': ' if why else ''}{why}"
                 self._end(ticket, Outcome.FAILED, ExecutionFailed(text))
                 self.counters.failed += 1
+                self.counters.failed_rows += ticket.request.rows
                 ended.append(ticket)
 
     def expire(self, ticket: Ticket, ended: list[Ticket], *, is_early: bool = False) -> None:

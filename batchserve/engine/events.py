@@ -59,6 +59,8 @@ class BatchEnded:
         held_s: Seconds for which it was held on purpose before that.
         trace_ids: W3C trace id of each of those requests, "" for one without; empty if none has one.
         traced: Those of them whose spans are recorded here.
+        cut_s: When it was cut.
+        padded_share: Part of its elements that are padding, 0 to 1.
     """
 
     rows: int
@@ -78,6 +80,8 @@ class BatchEnded:
     held_s: float = 0.0
     trace_ids: Sequence[str] = ()
     traced: Sequence[TracedRequest] = ()
+    cut_s: float = 0.0
+    padded_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

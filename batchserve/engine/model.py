@@ -19,6 +19,7 @@ from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
 from batchserve.engine.events import NullListener
+from batchserve.engine.gauges import TargetWatch, gauges_of
 from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
 from batchserve.engine.scheduler import Release, Reply, Scheduler
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from batchserve.core.request import Request, Response
     from batchserve.core.ticket import Ticket
     from batchserve.engine.events import BatchEnded, Listener, RequestsEnded
+    from batchserve.engine.gauges import Gauges
     from batchserve.engine.profiles import ProfileFile, Profiles
     from batchserve.engine.warmup import WarmUp
 
@@ -39,6 +41,9 @@ __all__ = ["DEFAULT_MAX_BATCH_SIZE", "Model", "load_model"]
 
 DEFAULT_MAX_BATCH_SIZE = 32
 """Rows in one run of a model that batches, when nothing says otherwise (batching.md section 3)."""
+
+LOOK_EVERY_S = 1.0
+"""How often the latency target is compared with what runs cost."""
 
 logger = logging.getLogger(__name__)
 
@@ -96,6 +101,8 @@ class Model:
         cost = CostModel(measured.points, limits.horizon_s)
         if measured.profile is not None:
             cost.q = measured.profile.q
+        self._watch = TargetWatch()
+        self._look_s = 0.0
         self.is_known = measured.profile is not None
         self._keeper = None if kept is None else Keeper(kept, cost, measured.measured, time.monotonic())
         self._policy = Policy(self.name, limits, cost, group.device)
@@ -162,6 +169,10 @@ class Model:
         """Arrival of the request that has waited longest (monotonic seconds), None if nothing waits."""
         oldest = self._policy.queue.oldest()
         return None if oldest is None else oldest.ticket.request.arrival_s
+
+    def gauges(self, now: float) -> Gauges:
+        """Read what its scheduler thinks at a moment (monotonic seconds)."""
+        return gauges_of(self._policy, self._watch, now)
 
     @property
     def is_draining(self) -> bool:
@@ -243,8 +254,24 @@ class Model:
     def _batch_ended(self, event: BatchEnded) -> None:
         if self._keeper is not None:
             self._keeper.learnt(event.done_s)
+        if event.done_s >= self._look_s:
+            self._look_s = event.done_s + LOOK_EVERY_S
+            if self._watch.look(self._policy, event.done_s):
+                self._tell_target(event.done_s)
         for listener in self._listeners:
             listener.batch_ended(self, event)
+
+    def _tell_target(self, now: float) -> None:
+        gauges, name = self.gauges(now), f"{self.name}/{self.version}"
+        if gauges.is_attainable:
+            logger.info("model %s: its latency_target of %g ms can be held again", name, gauges.target_s * 1e3)
+            return
+        logger.warning(
+            "model %s: its latency_target of %.3g ms cannot be held: one row takes %.3g ms, and a batch of %d, as the "
+            "load needs, %.3g ms; the smallest target that would work now is %.3g ms",
+            *(name, gauges.target_s * 1e3, gauges.row_s * 1e3, gauges.sustaining_rows),
+            *((gauges.smallest_target_s - gauges.row_s) * 1e3, gauges.smallest_target_s * 1e3),
+        )
 
     def _requests_ended(self, event: RequestsEnded) -> None:
         for listener in self._listeners:

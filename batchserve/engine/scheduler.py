@@ -13,7 +13,7 @@ from batchserve.core.ticket import Outcome, Ticket
 from batchserve.engine.events import BatchEnded, RequestsEnded, TracedRequest
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
-from batchserve.errors import BackendError, InternalError, RequestError
+from batchserve.errors import BackendError, Draining, InternalError, Refused, RequestError
 from batchserve.timer import Timer
 
 if TYPE_CHECKING:
@@ -98,7 +98,11 @@ class Scheduler:
             RequestError: It was refused: neither `reply` nor `release` will be called.
         """
         now = time.monotonic()
-        ticket = self.policy.arrive(request, now)
+        try:
+            ticket = self.policy.arrive(request, now)
+        except (Refused, Draining):
+            self.policy.counters.note_refusal(time.monotonic() - request.arrival_s)
+            raise
         ticket.reply = reply
         ticket.release = release
         if self._marked_s is None:
@@ -303,6 +307,8 @@ def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now:
         held_s=batch.held_s,
         trace_ids=[trace.trace_id if trace and trace.is_sampled else "" for trace in traces] if has_traces else (),
         traced=_traced(completed) if has_traces else (),
+        cut_s=batch.cut_s,
+        padded_share=batch.padded_share,
     )
 
 

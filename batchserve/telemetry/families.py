@@ -12,6 +12,7 @@ from prometheus_client.core import (
     HistogramMetricFamily,
     InfoMetricFamily,
     Metric,
+    SummaryMetricFamily,
 )
 
 from batchserve.engine.events import ModelState
@@ -44,7 +45,7 @@ class Family:
     """
 
     name: str
-    kind: Literal["counter", "gauge", "histogram", "info"]
+    kind: Literal["counter", "gauge", "histogram", "summary", "info"]
     text: str
     labels: tuple[str, ...] = _MODEL
     unit: str = ""
@@ -57,6 +58,8 @@ class Family:
             return GaugeMetricFamily(self.name, self.text, labels=self.labels, unit=self.unit)
         if self.kind == "histogram":
             return HistogramMetricFamily(self.name, self.text, labels=self.labels, unit=self.unit)
+        if self.kind == "summary":
+            return SummaryMetricFamily(self.name, self.text, labels=self.labels, unit=self.unit)
         return InfoMetricFamily(self.name.removesuffix("_info"), self.text)
 
 
@@ -65,7 +68,14 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_requests_total", "counter", "Requests that ended, by how.", (*_MODEL, "outcome")),
     Family("batchserve_requests_late_total", "counter", "Completed requests that were answered past their deadline."),
     Family("batchserve_requests_refused_total", "counter", "Refused requests, by reason.", (*_MODEL, "reason")),
+    Family(
+        "batchserve_refusal_duration_seconds",
+        "histogram",
+        "Requests refused at the queue: last byte read until that was known.",
+        unit="seconds",
+    ),
     Family("batchserve_rows_total", "counter", "Rows of completed requests.", unit="rows"),
+    Family("batchserve_failed_rows_total", "counter", "Rows of requests that the model failed on.", unit="rows"),
     Family("batchserve_executions_total", "counter", "Runs of batches that came back.", (*_MODEL, "outcome")),
     Family("batchserve_executions_in_place_total", "counter", "Runs done on the event loop's thread."),
     Family("batchserve_batches_total", "counter", "Runs started, by why the batch was cut.", (*_MODEL, "reason")),
@@ -87,7 +97,24 @@ FAMILIES: tuple[Family, ...] = (
         "Successful runs: time inside the runtime.",
         unit="seconds",
     ),
+    Family(
+        "batchserve_execution_size_duration_seconds",
+        "summary",
+        "Successful runs: time inside the runtime, by the class of their rows.",
+        (*_MODEL, "rows"),
+        unit="seconds",
+    ),
     Family("batchserve_batch_rows", "histogram", "Rows per successful run.", unit="rows"),
+    Family(
+        "batchserve_hold_duration_seconds",
+        "histogram",
+        "Batches that were held on purpose: for how long.",
+        unit="seconds",
+    ),
+    Family(
+        "batchserve_prediction_ratio", "histogram", "Successful runs: hand-over until return, to what was expected."
+    ),
+    Family("batchserve_padding_ratio", "histogram", "Successful runs: part of the elements that is padding."),
     Family("batchserve_gather_seconds_total", "counter", "Joining rows before successful runs.", unit="seconds"),
     Family("batchserve_scatter_seconds_total", "counter", "Splitting rows after successful runs.", unit="seconds"),
     Family(
@@ -103,6 +130,31 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_queue_rows", "gauge", "Rows that wait.", unit="rows"),
     Family("batchserve_queue_limit_rows", "gauge", "Rows that may wait: max_queue_size.", unit="rows"),
     Family("batchserve_queue_oldest_age_seconds", "gauge", "Age of the oldest request that waits.", unit="seconds"),
+    Family("batchserve_useful_batch_rows", "gauge", "Rows per batch in use.", unit="rows"),
+    Family("batchserve_sustaining_batch_rows", "gauge", "Smallest batch that carries the load.", unit="rows"),
+    Family("batchserve_needed_batch_rows", "gauge", "Batch that is aimed at.", unit="rows"),
+    Family("batchserve_arrival_rate", "gauge", "Rows that arrive in a second, those refused too."),
+    Family("batchserve_expected_row_seconds", "gauge", "Expected time of a batch of one row.", unit="seconds"),
+    Family(
+        "batchserve_expected_batch_seconds", "gauge", "Expected time of a batch of the size in use.", unit="seconds"
+    ),
+    Family("batchserve_expected_upper_ratio", "gauge", "Upper value of the expected time to its mean."),
+    Family("batchserve_device_share_ratio", "gauge", "Part of its device that the model can count on."),
+    Family("batchserve_overloaded", "gauge", "1 while more arrives than can be carried."),
+    Family("batchserve_latency_target_seconds", "gauge", "The latency target, 0 for none.", unit="seconds"),
+    Family(
+        "batchserve_latency_target_smallest_seconds",
+        "gauge",
+        "Smallest latency target that could be held now.",
+        unit="seconds",
+    ),
+    Family("batchserve_latency_target_attainable", "gauge", "0 if the latency target cannot be held."),
+    Family(
+        "batchserve_idle_while_queued_seconds",
+        "gauge",
+        "Time since the last decision while something waits and a slot is idle.",
+        unit="seconds",
+    ),
     Family("batchserve_model_state", "gauge", "1 for the state the version is in.", (*_MODEL, "state")),
     Family("batchserve_model_load_duration_seconds", "gauge", "Last load until ready.", unit="seconds"),
     Family(
@@ -148,6 +200,12 @@ class Page:
         metric = self.metrics[name]
         assert isinstance(metric, HistogramMetricFamily), name
         metric.add_metric(labels, buckets, total)
+
+    def summary(self, name: str, labels: Sequence[str], count: int, total: float) -> None:
+        """Add one child of a summary: how many values there were, and their sum."""
+        metric = self.metrics[name]
+        assert isinstance(metric, SummaryMetricFamily), name
+        metric.add_metric(labels, count_value=count, sum_value=total)
 
     def info(self, name: str, values: dict[str, str]) -> None:
         """Add the one sample of an info."""

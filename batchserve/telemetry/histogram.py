@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from batchserve.core.tensors import Array
 
-__all__ = ["DURATION_BOUNDS", "ROW_BOUNDS", "Histogram", "RecentMax"]
+__all__ = ["DURATION_BOUNDS", "RATIO_BOUNDS", "ROW_BOUNDS", "SHARE_BOUNDS", "Histogram", "RecentMax", "cumulative"]
 
 DURATION_BOUNDS = tuple(0.25e-3 * 2**step for step in range(19))
 """Seconds: 0.25 ms doubled up to 65.5 s, just above the default `timeout`. A quantile read from it is right to a
@@ -19,6 +19,24 @@ factor of two at worst; finer steps would cost every model more time series than
 
 ROW_BOUNDS = tuple(float(2**step) for step in range(11))
 """Rows: 1, 2, 4 … 1024."""
+
+
+RATIO_BOUNDS = (0.25, 0.5, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 2.0, 3.0, 5.0)
+"""Of something measured to what was expected."""
+
+SHARE_BOUNDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7)
+"""Parts of a whole."""
+
+
+def cumulative(bounds: Sequence[float], counts: Sequence[int] | Array) -> list[tuple[str, float]]:
+    """Return the upper end of each bucket as Prometheus writes it, and how many values are at or below it.
+
+    Args:
+        bounds: Upper ends, ascending.
+        counts: Values in each bucket, and in one more beyond the last.
+    """
+    names = (*(str(float(bound)) for bound in bounds), "+Inf")
+    return list(zip(names, np.cumsum(counts).tolist(), strict=True))
 
 
 class Histogram:
@@ -37,7 +55,6 @@ class Histogram:
         self._bounds = np.asarray(bounds, dtype=np.float64)
         self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
         self._sum = 0.0
-        self._names = (*(str(float(bound)) for bound in bounds), "+Inf")
 
     @property
     def sum(self) -> float:
@@ -56,8 +73,8 @@ class Histogram:
             self._counts += np.bincount(self._bounds.searchsorted(values), minlength=len(self._counts))
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Return the upper end of each bucket as Prometheus writes it, and how many values are at or below it."""
-        return list(zip(self._names, self._counts.cumsum().tolist(), strict=True))
+        """Return its buckets as `cumulative` does."""
+        return cumulative(self._bounds.tolist(), self._counts)
 
 
 class RecentMax:

@@ -9,10 +9,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from batchserve.core.counters import Counters
+from batchserve.core.cost import size_start, size_starts
+from batchserve.core.counters import REFUSAL_BOUNDS_S, Counters
 from batchserve.engine.events import ModelState
+from batchserve.engine.gauges import Gauges
 from batchserve.telemetry.families import STATES
-from batchserve.telemetry.histogram import DURATION_BOUNDS, ROW_BOUNDS, Histogram
+from batchserve.telemetry.histogram import (
+    DURATION_BOUNDS,
+    RATIO_BOUNDS,
+    ROW_BOUNDS,
+    SHARE_BOUNDS,
+    Histogram,
+    cumulative,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -70,6 +79,10 @@ class ModelSeries:
         self._queues = Histogram(DURATION_BOUNDS)
         self._executions = Histogram(DURATION_BOUNDS)
         self._rows = Histogram(ROW_BOUNDS)
+        self._holds = Histogram(DURATION_BOUNDS)
+        self._predictions = Histogram(RATIO_BOUNDS)
+        self._paddings = Histogram(SHARE_BOUNDS)
+        self._sizes: dict[int, tuple[int, float]] = {size_start(1): (0, 0.0)}  # by smallest rows of the class
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -84,6 +97,8 @@ class ModelSeries:
             self._load_s = model.load_s
             for instance in range(model.instances):
                 self._busy_s.setdefault(instance, 0.0)
+            for rows in size_starts(model.limits.run_rows):
+                self._sizes.setdefault(rows, (0, 0.0))
         elif state == ModelState.UNAVAILABLE:
             self._replace(None)
 
@@ -123,6 +138,15 @@ class ModelSeries:
         good = [e for e in events if e.ok]
         self._executions.observe(np.array([e.run_end_s - e.run_start_s for e in good]))
         self._rows.observe(np.array([float(e.rows) for e in good]))
+        self._holds.observe(np.array([e.held_s for e in events if e.held_s]))
+        self._paddings.observe(np.array([e.padded_share for e in good]))
+        self._predictions.observe(
+            np.array([(e.done_s - e.cut_s) / e.predicted_s for e in good if e.predicted_s and e.cut_s])
+        )
+        for e in good:
+            start = size_start(e.rows)
+            runs, seconds = self._sizes.get(start, (0, 0.0))
+            self._sizes[start] = (runs + 1, seconds + max(0.0, e.run_end_s - e.run_start_s))
         self._gather_s += max(0.0, sum([e.run_start_s - e.start_s for e in good]))
         self._scatter_s += max(0.0, sum([e.done_s - e.run_end_s for e in good]))
 
@@ -169,7 +193,14 @@ class ModelSeries:
         page.number("batchserve_requests_late_total", labels, total.late)
         for reason, count in total.refused.items():
             page.number("batchserve_requests_refused_total", (*labels, reason), count)
+        page.histogram(
+            "batchserve_refusal_duration_seconds",
+            labels,
+            cumulative(REFUSAL_BOUNDS_S, total.refusal_delays),
+            total.refusal_delay_s,
+        )
         page.number("batchserve_rows_total", labels, total.rows)
+        page.number("batchserve_failed_rows_total", labels, total.failed_rows)
         page.number("batchserve_executions_total", (*labels, "ok"), total.executions)
         page.number("batchserve_executions_total", (*labels, "failed"), total.failed_executions)
         page.number("batchserve_executions_in_place_total", labels, total.in_place)
@@ -183,8 +214,13 @@ class ModelSeries:
             ("batchserve_queue_duration_seconds", self._queues),
             ("batchserve_execution_duration_seconds", self._executions),
             ("batchserve_batch_rows", self._rows),
+            ("batchserve_hold_duration_seconds", self._holds),
+            ("batchserve_prediction_ratio", self._predictions),
+            ("batchserve_padding_ratio", self._paddings),
         ):
             page.histogram(name, labels, histogram.buckets(), histogram.sum)
+        for rows, (runs, seconds) in sorted(self._sizes.items()):
+            page.summary("batchserve_execution_size_duration_seconds", (*labels, str(rows)), runs, seconds)
         page.number("batchserve_gather_seconds_total", labels, self._gather_s)
         page.number("batchserve_scatter_seconds_total", labels, self._scatter_s)
         page.number("batchserve_model_load_duration_seconds", labels, self._load_s)
@@ -202,8 +238,27 @@ class ModelSeries:
         page.number("batchserve_queue_oldest_age_seconds", labels, max(0.0, now - oldest_s))
         page.number("batchserve_queue_limit_rows", labels, 0 if model is None else model.max_queue_size)
         page.number("batchserve_instances", labels, 0 if model is None else model.instances)
+        self._write_scheduler(page, Gauges() if model is None else model.gauges(now))
         for instance, busy_s in sorted(self._busy_s.items()):
             page.number("batchserve_instance_busy_seconds_total", (*labels, str(instance)), busy_s)
+
+    def _write_scheduler(self, page: Page, gauges: Gauges) -> None:
+        for name, value in (
+            ("useful_batch_rows", gauges.useful_rows),
+            ("sustaining_batch_rows", gauges.sustaining_rows),
+            ("needed_batch_rows", gauges.needed_rows),
+            ("arrival_rate", gauges.rows_per_second),
+            ("expected_row_seconds", gauges.row_s),
+            ("expected_batch_seconds", gauges.batch_s),
+            ("expected_upper_ratio", gauges.upper_factor),
+            ("device_share_ratio", gauges.share),
+            ("overloaded", gauges.is_overloaded),
+            ("latency_target_seconds", gauges.target_s),
+            ("latency_target_smallest_seconds", gauges.smallest_target_s),
+            ("latency_target_attainable", gauges.is_attainable),
+            ("idle_while_queued_seconds", gauges.idle_s),
+        ):
+            page.number(f"batchserve_{name}", self.labels, float(value))
 
 
 def _joined(times: Iterable[Sequence[float]]) -> Array:
@@ -217,6 +272,10 @@ def _add(total: Counters, part: Counters) -> None:
             sums = getattr(total, field.name)
             for key, count in value.items():
                 sums[key] = sums.get(key, 0) + count
+        elif isinstance(value, list):
+            setattr(
+                total, field.name, [one + other for one, other in zip(getattr(total, field.name), value, strict=True)]
+            )
         else:
             setattr(total, field.name, getattr(total, field.name) + value)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 from support.telemetry_fakes import FakeModel, batch
 
+from batchserve.core.cost import size_starts
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS
 from batchserve.engine.events import ModelState
 from batchserve.telemetry.families import BUFFER_SOURCES, EXECUTION_OUTCOMES, HTTP_CLASSES, OUTCOMES, STATES
@@ -75,6 +76,7 @@ def test_label_values_are_those_of_the_code() -> None:
     values = {row[0]: re.findall(r"`([^`]+)`", row[1]) for row in table_rows() if len(row) == 2}
     assert values.pop("`model`, `version`") == []
     assert values.pop("`slot`") == ["0"]
+    assert [int(rows) for rows in values.pop("`rows`")] == size_starts(12)
     assert values == {
         "`outcome` of requests": list(OUTCOMES),
         "`outcome` of executions": list(EXECUTION_OUTCOMES),

@@ -19,6 +19,7 @@ from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
 from batchserve.core.cost import CostModel
+from batchserve.core.counters import REFUSAL_BOUNDS_S
 from batchserve.core.request import Request, Response
 from batchserve.core.ticket import Outcome
 from batchserve.engine import placement
@@ -519,3 +520,34 @@ async def test_an_ended_request_leaves_nothing_for_the_garbage_collector(load: L
             assert left() is None
     finally:
         gc.enable()
+
+
+async def test_time_until_a_refusal_is_counted_from_the_requests_last_byte(load: Load) -> None:
+    model, _, _, _ = await held_model(load, max_queue_size=1)
+    model.submit(request(), lambda result: None)
+    late = make_request(1, arrival_s=time.monotonic() - 0.3)
+    with pytest.raises(QueueFull):
+        model.submit(late, lambda result: None)
+    counters = model.counters
+    assert sum(counters.refusal_delays) == sum(counters.refused.values()) == 1
+    assert counters.refusal_delays[REFUSAL_BOUNDS_S.index(0.512)] == 1
+    assert 0.3 <= counters.refusal_delay_s < 0.512
+
+
+async def test_rows_that_fail_are_counted(load: Load) -> None:
+    backend = FakeBackend(fails=lambda inputs: bool((inputs[0] == 13).any()))
+    model = await load(backend)
+    with pytest.raises(ExecutionFailed):
+        await model.infer(request(13, rows=3))
+    assert (model.counters.failed, model.counters.failed_rows) == (1, 3)
+
+
+async def test_target_that_cannot_be_held_is_warned_of_with_one_that_would_work(
+    load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = await load(FakeBackend(), latency_target_s=1e-9, shed=False, warmup_budget_s=5.0)
+    await model.infer(request())
+    assert not model.gauges(time.monotonic()).is_attainable
+    (record,) = [record for record in caplog.records if "latency_target" in record.getMessage()]
+    assert "cannot be held: one row takes" in record.getMessage()
+    assert "the smallest target that would work now is" in record.getMessage()

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchserve.core.counters import Counters
+from batchserve.core.limits import Limits
 from batchserve.engine.events import BatchEnded
+from batchserve.engine.gauges import Gauges
 
 
 @dataclass(eq=False)
@@ -24,6 +26,11 @@ class FakeModel:
     load_s: float = 0.5
     instances: int = 1
     max_queue_size: int = 1024
+    limits: Limits = field(default_factory=lambda: Limits(max_batch_size=8, timeout_s=60.0, max_queue_size=1024))
+    state: Gauges = field(default_factory=Gauges)
+
+    def gauges(self, now: float) -> Gauges:
+        return self.state
 
 
 class FakeClock:
@@ -48,6 +55,7 @@ def batch(
     scatter_s: float = 0.004,
     instance: int = 0,
     ok: bool = True,
+    **more: float,
 ) -> BatchEnded:
     """One execution whose requests all had the same durations."""
     admitted_s = start_s - queue_s
@@ -66,6 +74,7 @@ def batch(
         admissions_s=[admitted_s] * answered,
         completed_rows=answered,
         late=0,
+        **more,
     )
 
 

@@ -10,6 +10,7 @@ from support.telemetry_fakes import FakeClock, FakeModel, batch, samples, value
 
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS, Counters
 from batchserve.engine.events import ModelState
+from batchserve.engine.gauges import Gauges
 from batchserve.telemetry.families import FAMILIES, OUTCOMES
 from batchserve.telemetry.metrics import Metrics
 from batchserve.telemetry.series import KEEP_S, SETTLE_WORK
@@ -304,3 +305,72 @@ def test_versions_of_one_model_have_series_of_their_own(metrics: Metrics) -> Non
     page = metrics.render()[0]
     assert value(page, "batchserve_requests_received_total", model="digits", version="1") == 5
     assert value(page, "batchserve_requests_received_total", model="digits", version="2") == 7
+
+
+def test_holds_predictions_padding_and_costs_by_size_come_from_the_batches(metrics: Metrics) -> None:
+    """10 ms runs; from cut to return 20 ms, of which 16.5 and then 42 ms were expected."""
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    for rows, expected_s, held_s in ((5, 0.0165, 0.002), (7, 0.042, 0.0)):
+        event = batch(rows, predicted_s=expected_s, held_s=held_s, cut_s=999.997, padded_share=0.12)
+        metrics.batch_ended(model, event)  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(5, ok=False, predicted_s=1.0, held_s=0.004, cut_s=999.0))  # type: ignore[arg-type]
+    assert read(metrics, "batchserve_hold_duration_seconds_count") == 2
+    assert read(metrics, "batchserve_hold_duration_seconds_sum") == pytest.approx(0.006)
+    assert read(metrics, "batchserve_prediction_ratio_bucket", le="0.5") == 1
+    assert read(metrics, "batchserve_prediction_ratio_bucket", le="1.1") == 1
+    assert read(metrics, "batchserve_prediction_ratio_bucket", le="1.25") == 2
+    assert read(metrics, "batchserve_padding_ratio_bucket", le="0.1") == 0
+    assert read(metrics, "batchserve_padding_ratio_bucket", le="0.15") == 2
+    size = "batchserve_execution_size_duration_seconds"
+    assert [read(metrics, f"{size}_count", rows=rows) for rows in ("4", "6", "8")] == [1, 1, 0]
+    assert read(metrics, f"{size}_sum", rows="4") == pytest.approx(0.010)
+    assert read(metrics, f"{size}_count", rows="12") is None
+
+
+def test_refusal_delays_are_those_the_model_counted_and_outlive_it(metrics: Metrics) -> None:
+    model = FakeModel()
+    for delay_s in (0.0001, 0.00025, 0.0003, 500.0):
+        model.counters.note_refusal(delay_s)
+    announce(metrics, ModelState.READY, model)
+    announce(metrics, ModelState.READY, FakeModel())
+    name = "batchserve_refusal_duration_seconds"
+    assert [read(metrics, f"{name}_bucket", le=le) for le in ("0.00025", "0.0005", "65.536", "+Inf")] == [2, 3, 3, 4]
+    assert read(metrics, f"{name}_sum") == pytest.approx(500.00065)
+
+
+def test_gauges_of_the_scheduler_are_those_of_the_model_that_serves(metrics: Metrics) -> None:
+    state = Gauges(
+        useful_rows=24,
+        sustaining_rows=7,
+        needed_rows=5,
+        rows_per_second=321.5,
+        row_s=0.002,
+        batch_s=0.009,
+        upper_factor=1.1,
+        share=0.75,
+        is_overloaded=True,
+        target_s=0.05,
+        smallest_target_s=0.06,
+        is_attainable=False,
+        idle_s=0.004,
+    )
+    announce(metrics, ModelState.READY, FakeModel(state=state))
+    shown = {
+        "useful_batch_rows": 24,
+        "sustaining_batch_rows": 7,
+        "needed_batch_rows": 5,
+        "arrival_rate": 321.5,
+        "expected_row_seconds": 0.002,
+        "expected_batch_seconds": 0.009,
+        "expected_upper_ratio": 1.1,
+        "device_share_ratio": 0.75,
+        "overloaded": 1,
+        "latency_target_seconds": 0.05,
+        "latency_target_smallest_seconds": 0.06,
+        "latency_target_attainable": 0,
+        "idle_while_queued_seconds": 0.004,
+    }
+    assert {name: read(metrics, f"batchserve_{name}") for name in shown} == shown
+    announce(metrics, ModelState.UNAVAILABLE)
+    assert read(metrics, "batchserve_useful_batch_rows") == 0
