@@ -5,7 +5,8 @@
     ├── ModelLoadError                  a model cannot be served; its text is shown to clients
     ├── LoadError                       load could not be applied to a server, so there is nothing to report
     ├── BackendError                    a run of a batch went wrong (becomes ExecutionFailed)
-    │   └── BadBackendOutput            the runtime's answer does not have the promised form
+    │   ├── BadBackendOutput            the runtime's answer does not have the promised form
+    │   └── OutOfMemory                 there was no memory for a run; a smaller one may have it
     └── RequestError                    ends one request; knows its HTTP status and gRPC code
         ├── InvalidRequest              400  the caller's mistake, found before the queue
         │   ├── BadFraming              400  not HTTP, or HTTP that could be read in two ways
@@ -60,6 +61,7 @@ __all__ = [
     "ModelNotFound",
     "ModelNotReady",
     "NotFound",
+    "OutOfMemory",
     "QueueFull",
     "Refused",
     "RegionNotFound",
@@ -98,6 +100,10 @@ class BackendError(BatchserveError):
 
 class BadBackendOutput(BackendError):
     """An output is missing, or its first axis is not the batch's rows."""
+
+
+class OutOfMemory(BackendError):
+    """The runtime had no memory for a run of so many rows; the session stays usable, and fewer rows may have it."""
 
 
 class RequestError(BatchserveError):

@@ -141,7 +141,19 @@ class Session(Protocol):
             One array for each bit set, in the model's order, owned by the caller.
 
         Raises:
+            OutOfMemory: There was no memory for so many rows.
             BackendError: The runtime refused or failed; the session stays usable.
+        """
+        ...
+
+    def interrupt(self, thread: int) -> None:
+        """Ask the run on another thread to end with an error as soon as it can. Any thread; returns at once.
+
+        What cannot be interrupted goes on.
+
+        Args:
+            thread: Identity of the thread, as `threading.get_ident` gives it. No other run may begin on it before the
+                present one is over.
         """
         ...
 

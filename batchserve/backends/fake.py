@@ -49,7 +49,8 @@ class FakeBackend:
         function: Called as `function(inputs, output_mask)` for the answer of a run; by default each output asked for
             is the input at the same place (the last one where there are fewer inputs).
         gate: Each run waits until it is set; None runs at once.
-        fails: A run whose inputs make it true raises `BackendError`.
+        fails: A run whose inputs make it true raises `failure`.
+        failure: The error that such a run raises.
         load_error: If not "", every load raises `ModelLoadError` with this text.
         load_gate: Each load waits until it is set; None loads at once.
         may_run_in_place: What the sessions say about it: False, because a gate would hold the event loop.
@@ -67,6 +68,7 @@ class FakeBackend:
         function: Callable[[Sequence[Array], int], list[Array]] | None = None,
         gate: threading.Event | None = None,
         fails: Callable[[Sequence[Array]], bool] | None = None,
+        failure: type[Exception] = BackendError,
         load_error: str = "",
         load_gate: threading.Event | None = None,
         may_run_in_place: bool = False,
@@ -80,11 +82,13 @@ class FakeBackend:
         self.function = function or self._echo
         self.gate = gate
         self.fails = fails
+        self.failure = failure
         self.load_error = load_error
         self.load_gate = load_gate
         self.files: list[ModelFile] = []
         self.sessions: list[FakeSession] = []
         self.runs: list[FakeRun] = []
+        self.interrupted: list[int] = []
         self._changed = threading.Condition()
 
     def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
@@ -149,12 +153,16 @@ class FakeSession:
         if not _opens(self._backend.gate):
             raise BackendError(f"the gate stayed shut for {GATE_TIMEOUT_S:g} s")
         if self._backend.fails is not None and self._backend.fails(inputs):
-            raise BackendError("the fake model was told to fail on these inputs")
+            raise self._backend.failure("the fake model was told to fail on these inputs")
         return self._backend.function(inputs, output_mask)
 
     def reopen(self, threads: int) -> FakeSession:
         """Make another session of the backend, for one run of so many threads."""
         return self._backend.open((Layout(1, threads),))
+
+    def interrupt(self, thread: int) -> None:
+        """Note it in `interrupted`; a run that is held goes on."""
+        self._backend.interrupted.append(thread)
 
     def close(self) -> None:
         """Note it; a run afterwards raises."""

@@ -16,7 +16,7 @@ from batchserve.backends.header import Header, read_header
 from batchserve.config import ModelConfig
 from batchserve.errors import ConfigError, ModelLoadError
 
-__all__ = ["Opened", "open_session", "plain_text", "require_runtime"]
+__all__ = ["Opened", "is_out_of_memory", "open_session", "plain_text", "require_runtime"]
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,13 @@ LOG_ERRORS = 3
 MAX_TEXT = 600
 CREATION = threading.Lock()
 """Sessions are made one at a time: the runtime does not promise that making them is thread-safe."""
+
+_NO_MEMORY = re.compile(
+    r"Failed to allocate memory|bad_alloc|bad allocation|out of memory|is smaller than requested bytes"
+    r"|CU(?:BLAS|DNN|SOLVER|FFT)_STATUS_ALLOC_FAILED|CUFFT_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+"""What the runtime's arenas, the C++ library and CUDA's libraries say when there is no memory."""
 
 _GIT_LFS = b"version https://git-lfs"
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
@@ -140,6 +147,11 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
         log.warning("a CUDA device is there but its provider could not be started: %s runs on the CPU", path)
         return open_session(path, replace(config, providers=("cpu",)))  # again, with threads for the CPU
     return Opened(path, session, header, cores, layouts, str(runtime.__version__))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Say whether the runtime's error means that there was no memory for the run."""
+    return isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)) is not None
 
 
 def plain_text(error: Exception, path: Path | None = None) -> str:

@@ -186,8 +186,8 @@ class ModelConfig:
     max_queue_delay_s: float | None = _key(
         None,
         duration(word="auto"),
-        "How long a batch that could start is held for more rows. `0` and `auto` never hold; a duration is the classic "
-        "timer.",
+        "How long a batch that could start is held for more rows. `auto` holds where that gains more than it costs, "
+        "`0` never; a duration is the classic timer.",
     )
     max_queue_size: int | None = _key(
         None,

@@ -81,6 +81,11 @@ class Instance:
         """Let the thread end once it has done what it was handed. Returns at once."""
         self._inbox.put(None)
 
+    def interrupt(self) -> None:
+        """Ask its run to end. Returns at once; the batch comes back as every other does, if it ever does."""
+        assert self._thread.ident is not None, "the thread was started"
+        self._session.interrupt(self._thread.ident)
+
     def join(self) -> None:
         """Wait for the thread's end. Blocks: not on the event loop."""
         self._thread.join()

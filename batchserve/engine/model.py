@@ -170,6 +170,11 @@ class Model:
         oldest = self._policy.queue.oldest()
         return None if oldest is None else oldest.ticket.request.arrival_s
 
+    @property
+    def is_stuck(self) -> bool:
+        """True while a run of it does not come back."""
+        return self._policy.slots.is_stuck
+
     def gauges(self, now: float) -> Gauges:
         """Read what its scheduler thinks at a moment (monotonic seconds)."""
         return gauges_of(self._policy, self._watch, now)

@@ -175,6 +175,9 @@ class Repository:
             for name, named in sorted(self._named.items())
             if named.is_wanted and not self._is_whole(named)
         ]
+        stuck = sorted({model.name for model in self.models() if model.is_stuck})
+        if stuck:
+            return "; ".join(f"model '{name}': a run has not come back" for name in stuck)
         is_loading = any(self._is_loading(named) for named in self._named.values())
         if not missing or (self._allow_partial and self._routes and not is_loading):
             return ""

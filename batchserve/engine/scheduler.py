@@ -13,7 +13,7 @@ from batchserve.core.ticket import Outcome, Ticket
 from batchserve.engine.events import BatchEnded, RequestsEnded, TracedRequest
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
-from batchserve.errors import BackendError, Draining, InternalError, Refused, RequestError
+from batchserve.errors import BackendError, Draining, InternalError, OutOfMemory, Refused, RequestError
 from batchserve.timer import Timer
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Scheduler:
         self._placement = placement
         self._group = group
         self._empty: asyncio.Future[None] | None = None
+        self._stuck: set[int] = set()
         self._timer = Timer(loop, self._turn)
         self._instances = [
             Instance(
@@ -141,7 +142,10 @@ class Scheduler:
         await asyncio.shield(self._empty)
 
     async def close(self) -> None:
-        """End the instances' threads. Only when drained; waits for them without holding the loop."""
+        """End the instances' threads. Only when drained; waits for them without holding the loop.
+
+        A thread whose run is stuck is left to itself: it ends when its run does, or with the process.
+        """
         if self._is_closed:
             return
         self._is_closed = True
@@ -149,8 +153,9 @@ class Scheduler:
         self._timer.close()
         for instance in self._instances:
             instance.stop()
-        for instance in self._instances:
-            await asyncio.to_thread(instance.join)
+        for index, instance in enumerate(self._instances):
+            if index not in self._stuck:
+                await asyncio.to_thread(instance.join)
 
     def _mark(self, now: float) -> None:
         """Have a decision taken at the end of this turn of the loop."""
@@ -191,12 +196,12 @@ class Scheduler:
 
     def _note_stuck(self, batch: Batch, now: float) -> None:
         logger.error(
-            "a run of model %s with %d rows has not come back for %.3g s: its requests fail, and its slot is out of "
-            "service until it does",
-            self._name,
-            batch.rows,
-            now - batch.cut_s,
+            "a run of model %s with %d rows has not come back for %.3g s: its requests fail, it is asked to end, and "
+            "its slot is out of service until it does",
+            *(self._name, batch.rows, now - batch.cut_s),
         )
+        self._stuck.add(batch.slot)
+        self._instances[batch.slot].interrupt()
 
     def _run_here(self, batch: Batch) -> None:
         """Run a batch on the loop's own thread. What waits behind it is decided on in the loop's next turn."""
@@ -218,11 +223,23 @@ class Scheduler:
 
     def _finish(self, batch: Batch, execution: Execution, now: float, *, is_in_place: bool = False) -> list[Ticket]:
         ok = execution.error is None
+        if batch.is_stuck:
+            self._stuck.discard(batch.slot)
+            logger.warning(
+                "the stuck run of model %s came back after %.3g s: its slot is in service again",
+                *(self._name, now - batch.cut_s),
+            )
         if execution.error is not None:
             self._log_failure(batch, execution.error)
         took_s = execution.run_end_s - execution.run_start_s
-        overhead_s = 0.0 if is_in_place else now - batch.cut_s - took_s
-        return self.policy.finish(batch, now, ok=ok, took_s=took_s, overhead_s=overhead_s)
+        return self.policy.finish(
+            batch,
+            now,
+            ok=ok,
+            took_s=None if batch.is_stuck else took_s,  # what it took says nothing of the next one
+            overhead_s=0.0 if is_in_place else now - batch.cut_s - took_s,
+            out_of_memory=isinstance(execution.error, OutOfMemory | MemoryError),
+        )
 
     def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
         """Write the answers of a batch and tell of it."""
@@ -258,6 +275,8 @@ class Scheduler:
             logger.exception("a reply of model %s could not be delivered", self._name)
 
     def _log_failure(self, batch: Batch, error: Exception) -> None:
+        if batch.is_stuck:
+            return
         will_repeat = len(batch.entries) > 1 and self.policy.limits.isolate_failures
         names = [entry.ticket.request.trace.request_id for entry in batch.entries if entry.ticket.request.trace]
         logger.warning(

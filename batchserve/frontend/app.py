@@ -233,8 +233,11 @@ class App:
     def _model_ready(self, route: Route) -> tuple[int, dict[str, object]]:
         why_not = ""
         try:
-            if self.find_model(route).is_draining:
+            model = self.find_model(route)
+            if model.is_draining:
                 why_not = f"model '{route.target}' is shutting down"
+            elif model.is_stuck:
+                why_not = f"a run of model '{route.target}' has not come back"
         except Unavailable as error:
             why_not = str(error)
         if why_not:

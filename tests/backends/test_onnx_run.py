@@ -14,7 +14,7 @@ from onnx import TensorProto
 from support import onnx_models as models
 
 from batchserve.core.tensors import DATATYPES
-from batchserve.errors import BackendError
+from batchserve.errors import BackendError, OutOfMemory
 
 
 def test_outputs_come_in_the_models_order_for_every_mask(load):
@@ -192,3 +192,48 @@ def test_sample_says_when_no_inputs_are_known(load):
         session.sample(1)
     (output,) = session.run([np.array([[7]])], 1)  # its users know what it takes
     assert output[0, 0] == 7
+
+
+def test_run_without_memory_is_told_apart_and_the_session_goes_on(load):
+    session = load(models.hungry(most_rows=3))
+    assert session.batchability.is_batchable
+    with pytest.raises(OutOfMemory, match="Failed to allocate memory"):
+        session.run([np.ones((4, 1), np.float32)], 1)
+    np.testing.assert_array_equal(session.run([np.full((3, 1), 7, np.float32)], 1)[0], np.full((3, 1), 7))
+
+
+def test_run_that_is_interrupted_ends_alone_and_its_thread_runs_on(load):
+    """Two runs that would take years: one is ended, then the other, and both threads go on with short ones."""
+    session = load(models.counting())
+    ends, go_on = {}, threading.Event()
+
+    def run(name: str) -> None:
+        try:
+            session.run([np.array([1 << 60])], 1)
+        except BackendError as error:
+            ends[name] = str(error)
+        go_on.wait(20)
+        ends[f"{name} again"] = int(session.run([np.array([5])], 1)[0][0])
+
+    threads = {name: threading.Thread(target=run, args=(name,), daemon=True) for name in "ab"}
+    for thread in threads.values():
+        thread.start()
+    for name, thread in threads.items():
+        assert name not in ends
+        while name not in ends:
+            assert thread.is_alive()
+            session.interrupt(thread.ident)  # before the run has begun it does nothing
+            thread.join(0.01)
+        assert "terminate" in ends[name]
+    go_on.set()
+    for thread in threads.values():
+        thread.join(20)
+    assert (ends["a again"], ends["b again"]) == (5, 5)
+
+
+def test_interrupting_a_thread_without_a_run_changes_nothing(load):
+    session = load(models.identity())
+    session.interrupt(threading.get_ident())
+    session.run([np.zeros((1, 4), np.int64)], 1)
+    session.interrupt(threading.get_ident())
+    assert session.run([np.ones((1, 4), np.int64)], 1)[0].sum() == 4

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batchserve.backends.runtime import MAX_TEXT, plain_text
+from batchserve.backends.runtime import MAX_TEXT, is_out_of_memory, plain_text
 
 MODEL = Path("/srv/my models/digits/1/model.onnx")
 SOURCE = "/onnxruntime_src/onnxruntime/core"
@@ -61,3 +61,25 @@ def test_long_texts_are_cut():
 
 def test_relative_model_path_takes_nothing_else_out():
     assert plain_text(Exception("a.b failed. Too bad."), Path("model.onnx")) == "a.b failed. Too bad."
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (
+            RuntimeError("Status Message: bfc_arena.cc:360 Failed to allocate memory for requested buffer of size 9"),
+            True,
+        ),
+        (RuntimeError("Status Message: std::bad_alloc"), True),
+        (RuntimeError("bfc_arena.cc Available memory of 5 is smaller than requested bytes of 9"), True),
+        (RuntimeError("CUDA failure 2: out of memory ; GPU=0 ; hostname=a"), True),
+        (RuntimeError("CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0"), True),
+        (RuntimeError("CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0"), True),
+        (MemoryError(), True),
+        (RuntimeError("indices element out of data bounds, idx=11 must be within the inclusive range [-10,9]"), False),
+        (RuntimeError("Exiting due to terminate flag being set to true."), False),
+        (RuntimeError("CUDA failure 700: an illegal memory access was encountered"), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_what_is_said(error: Exception, is_memory: bool) -> None:
+    assert is_out_of_memory(error) == is_memory

@@ -373,6 +373,45 @@ def rows_times_two() -> ModelProto:
     return model(nodes, [tensor("x", FLOAT, BATCH4)], [tensor("y", FLOAT, ("parts", 2))], shape)
 
 
+def hungry(most_rows: int = 3) -> ModelProto:
+    """`float x[batch, 1]` → `y = x`, by way of an array that no machine has the memory for if there are more rows."""
+    nodes = [
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["rows"], axis=0),
+        helper.make_node("Greater", ["rows", "most"], ["is_more"]),
+        helper.make_node("Where", ["is_more", "huge", "one"], ["width"]),
+        helper.make_node("Concat", ["one", "width"], ["wide"], axis=0),
+        helper.make_node("Expand", ["x", "wide"], ["expanded"]),
+        helper.make_node("ReduceMax", ["expanded"], ["y"], axes=[1], keepdims=1),
+    ]
+    constants = {
+        "zero": np.array([0]),
+        "one": np.array([1]),
+        "most": np.array([most_rows]),
+        "huge": np.array([1 << 45]),
+    }
+    return model(nodes, [tensor("x", FLOAT, ("batch", 1))], [tensor("y", FLOAT, ("batch", 1))], constants)
+
+
+def counting() -> ModelProto:
+    """`int64 x[1]` → `y[1] = x`, counted up one by one: `x` says how long a run takes."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go"], ["go_on"]),
+            helper.make_node("Add", ["count", "step"], ["counted"]),
+        ],
+        "body",
+        [tensor("turn", INT64, ()), tensor("go", BOOL, ()), tensor("count", INT64, (1,))],
+        [tensor("go_on", BOOL, ()), tensor("counted", INT64, (1,))],
+        initializer=[numpy_helper.from_array(np.array([1]), "step")],
+    )
+    nodes = [
+        helper.make_node("Squeeze", ["x"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "zero"], ["y"], body=body),
+    ]
+    return model(nodes, [tensor("x", INT64, (1,))], [tensor("y", INT64, (1,))], {"zero": np.array([0])})
+
+
 def _shape_constant(source: str, sizes: Sequence[int], *, hidden: bool) -> tuple[list[Any], dict[str, Any]]:
     """Give nodes and constants that make `shape`; hidden: from the source's values, so that nothing can infer it."""
     if not hidden:
