@@ -101,21 +101,19 @@ async def rows_per_s(model: Model, rows: Sequence[list[Array]], seconds: float) 
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[None] = loop.create_future()
     start_s = time.monotonic() + seconds / 4
-    flying = number = 0
+    flying, number = IN_FLIGHT, 0
     moments: list[float] = []
 
     def send() -> None:
-        nonlocal flying, number
+        nonlocal number
         arrays = rows[number % len(rows)]
         number += 1
-        flying += 1
         key = shape_key(arrays, is_batching=model.signature.is_batching)
         every = (1 << len(model.signature.outputs)) - 1
         model.submit(Request(tuple(arrays), 1, key, every, time.monotonic()), answered)
 
     def answered(result: Response | RequestError) -> None:
         nonlocal flying
-        flying -= 1
         now = time.monotonic()
         if isinstance(result, RequestError):
             ended.set_exception(result)
@@ -123,8 +121,10 @@ async def rows_per_s(model: Model, rows: Sequence[list[Array]], seconds: float) 
             if now >= start_s:
                 moments.append(now)
             loop.call_soon(send)
-        elif not flying:
-            ended.set_result(None)
+        else:
+            flying -= 1
+            if not flying:
+                ended.set_result(None)
 
     for _ in range(IN_FLIGHT):
         send()

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import Layout
@@ -43,11 +44,15 @@ ROUNDS = 5
 LONE_RUNS = 5
 RUNS_PER_STREAM = 3
 SHORTEST_WINDOW_S = 0.015
+ROW_S = 20e-6
+"""Work of the event loop for each row, done on the cores that the runs want: about what a small request costs."""
+
 PROBE_S = 0.002
 """Runs that are quicker are repeated for so long while the useful batch is looked for."""
 LONGEST_RUN_S = 0.1
-WORTHWHILE = 1.08
-"""A batch twice as large is worth its latency if it brings so many times the rows per second."""
+USEFUL = 0.92
+"""A saturated scheduler runs the largest batch whose rows per second are at least this share of the best
+(batching.md section 5.4)."""
 
 BUDGET_SHARE = 0.5
 """The rest of the warm-up budget is for the cost curve."""
@@ -174,7 +179,7 @@ class _Loads:
     """What a model is measured with. One thread at a time.
 
     Attributes:
-        inputs: By rows: one row, and a useful batch if that is larger. Ready to run.
+        inputs: By rows: one row, and the batches that a saturated model runs if they are larger. Ready to run.
         round_s: Estimate of what measuring one layout takes.
     """
 
@@ -188,7 +193,10 @@ class _Loads:
         self._windows_s = {
             rows: max(SHORTEST_WINDOW_S, RUNS_PER_STREAM * seconds) for rows, seconds in self._seconds.items()
         }
-        self.round_s = 2 * sum(self._windows_s.values()) + LONE_RUNS * self._seconds[1]
+        # Single rows are run under load only where rows differ in length, and seldom find a companion.
+        self._saturated = list(self.inputs) if self._has_lengths else [max(self.inputs)]
+        spans_s = sum(self._windows_s[rows] + self._seconds[rows] for rows in self._saturated)
+        self.round_s = 1.5 * (spans_s + LONE_RUNS * self._seconds[1])
 
     def measure(self, session: Session, layout: Layout) -> tuple[float, float]:
         """Return rows per second with all instances busy, and the seconds of a lone row.
@@ -197,26 +205,25 @@ class _Loads:
             BackendError: A run failed.
         """
         lone_s = statistics.median(self._time(session, self.inputs[1]) for _ in range(LONE_RUNS))
-        rates = {
-            rows: rows * _saturate(session, inputs, self._mask, layout.instances, self._windows_s[rows])
-            for rows, inputs in self.inputs.items()
-        }
-        counted = rates.values() if self._has_lengths else [rates[max(rates)]]
-        return math.prod(counted) ** (1 / len(counted)), lone_s
+        rates = [
+            rows * _saturate(session, self.inputs[rows], self._mask, rows, layout.instances, self._windows_s[rows])
+            for rows in self._saturated
+        ]
+        return math.prod(rates) ** (1 / len(rates)), lone_s
 
     def _add_useful(self, session: Session, max_rows: int, end_s: float) -> None:
-        """Keep one row, and double it for as long as that pays (batching.md 5.4) and is quick."""
+        """Keep one row, and double it for as long as the scheduler would and a run is short."""
         rows, best = 1, 0.0
         while rows <= max(1, max_rows):
             inputs = session.sample(rows, self._length)
             seconds = self._probe(session, inputs)
-            if rows / seconds < best * WORTHWHILE:
+            if rows / seconds < best * USEFUL:
                 return
-            best = rows / seconds
+            best = max(best, rows / seconds)
             for size in [size for size in self.inputs if size > 1]:
                 del self.inputs[size], self._seconds[size]
             self.inputs[rows], self._seconds[rows] = inputs, seconds
-            if seconds > LONGEST_RUN_S or time.monotonic() + 6 * seconds > end_s:
+            if 2 * seconds > LONGEST_RUN_S or time.monotonic() + 6 * seconds > end_s:
                 return
             rows *= 2
 
@@ -242,39 +249,51 @@ def _accepts(session: Session, mask: int, length: int) -> bool:
     return False
 
 
-def _saturate(session: Session, inputs: Sequence[Array], mask: int, streams: int, window_s: float) -> float:
-    """Run the same inputs on so many threads for a while; return runs per second.
+def _saturate(session: Session, inputs: Sequence[Array], mask: int, rows: int, streams: int, window_s: float) -> float:
+    """Run the same inputs on so many threads for a while, as the engine does; return runs per second.
 
-    Each thread's rate is taken over its own time, so that a run that ends late does not count as idleness of others.
+    The calling thread plays the event loop: it hands the next run over and then works on the answers of the last one.
+    Each stream's rate is taken over its own time, so that a run that ends late does not count as idleness of others.
 
     Raises:
         BackendError: A run failed.
     """
-    barrier = threading.Barrier(streams)
-    rates: list[float] = []
-    errors: list[BackendError] = []
+    done: SimpleQueue[tuple[int, BackendError | None]] = SimpleQueue()
+    inboxes = [SimpleQueue[bool]() for _ in range(streams)]
 
-    def work() -> None:
-        barrier.wait()
-        start_s = now = time.perf_counter()
-        runs = 0
-        try:
-            while now - start_s < window_s:
+    def work(index: int) -> None:
+        error = None
+        while inboxes[index].get() and error is None:
+            try:
                 session.run(inputs, mask)
-                now, runs = time.perf_counter(), runs + 1
-        except BackendError as error:
-            errors.append(error)
-        else:
-            rates.append(runs / (now - start_s))
+            except BackendError as failure:
+                error = failure
+            done.put((index, error))
 
-    threads = [threading.Thread(target=work, name=f"calibrate-{index}") for index in range(streams)]
+    threads = [threading.Thread(target=work, args=(index,), name=f"calibrate-{index}") for index in range(streams)]
     for thread in threads:
         thread.start()
+    start_s = time.perf_counter()
+    for inbox in inboxes:
+        inbox.put(True)
+    runs, spans_s, running = [0] * streams, [0.0] * streams, streams
+    problem: BackendError | None = None
+    while running:
+        index, error = done.get()
+        now_s = time.perf_counter()
+        runs[index] += 1
+        spans_s[index] = now_s - start_s
+        problem = problem or error
+        goes_on = problem is None and now_s - start_s < window_s
+        inboxes[index].put(goes_on)
+        running -= not goes_on
+        while time.perf_counter() - now_s < rows * ROW_S:
+            pass
     for thread in threads:
         thread.join()
-    if errors:
-        raise errors[0]
-    return sum(rates)
+    if problem is not None:
+        raise problem
+    return sum(count / span_s for count, span_s in zip(runs, spans_s, strict=True))
 
 
 def _figures(measured: Sequence[Measured]) -> str:
