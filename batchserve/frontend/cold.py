@@ -104,9 +104,13 @@ class _ColdConnection(Connection):
         self._stop_head_timer()
 
     def refuse_body(self, error: RequestError) -> None:
-        """Tell whoever reads the current request's body that the rest of it cannot be read."""
+        """Tell whoever reads the current request's body that the rest of it cannot be read.
+
+        An answer that was given without reading it is followed by the refusal, which closes the connection.
+        """
         self._body.set_exception(error)
         self._body.feed_eof()
+        self._refuse_head(error)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

@@ -296,7 +296,9 @@ async def test_smuggling_is_refused_and_closed_however_it_arrives(serve: Serve) 
         for cut in cuts:
             answers = await _answers_until_closed(hot, stream[:cut], stream[cut:])
             statuses = [int(answer.split(b" ", 2)[1]) for answer in answers]
-            assert statuses == ([404, 400] if broken is BROKEN[-1] else [400]), (stream, cut, answers)
+            # Before a broken body the unknown model may have had its answer.
+            assert statuses in ([400], [404, 400]), (stream, cut, answers)
+            assert broken is not BROKEN[-1] or len(statuses) == 2, (stream, cut, answers)
             assert b"\r\nConnection: close\r\n" in answers[-1], (stream, cut, answers)
     assert hot.server.held_bytes == 0
 
