@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from batchserve.config import ModelConfig
     from batchserve.core.counters import Counters
     from batchserve.core.request import Request, Response
+    from batchserve.core.sizing import Sizing
     from batchserve.core.ticket import Ticket
     from batchserve.engine.events import BatchEnded, Listener, RequestsEnded
     from batchserve.engine.gauges import Gauges
@@ -148,6 +149,11 @@ class Model:
     def cost(self) -> CostModel:
         """What its runs are learnt to cost; only to be read."""
         return self._policy.cost
+
+    @property
+    def sizing(self) -> Sizing:
+        """How large its batches should be; only to be read."""
+        return self._policy.sizing
 
     @property
     def queued_rows(self) -> int:

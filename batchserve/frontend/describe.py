@@ -71,6 +71,7 @@ def console_model(model: Model) -> dict[str, object]:
             "max_queue_size": limits.max_queue_size,
             "max_queue_delay_ms": None if limits.max_queue_delay_s is None else limits.max_queue_delay_s * 1e3,
             "timeout_ms": limits.timeout_s * 1e3,
+            "latency_target_ms": None if limits.latency_target_s is None else limits.latency_target_s * 1e3,
         },
     }
 

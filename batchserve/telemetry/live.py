@@ -116,6 +116,7 @@ class Live(NullListener):
                 "running": model.running_requests,
                 "oldest_ms": 0.0 if oldest_s is None else _ms(max(0.0, now - oldest_s)),
             },
+            "sizing": {"useful": model.sizing.useful, "is_overloaded": model.sizing.is_overloaded},
             "cost": {"points": [[round(rows, 2), _ms(seconds)] for rows, seconds in model.cost.points]},
             **self._of(model).read(totals, now, model.instances),
         }

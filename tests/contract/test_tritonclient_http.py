@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -287,3 +288,28 @@ def test_models_are_loaded_and_unloaded_where_that_is_allowed(tmp_path_factory: 
             client.load_model("same", config="{}")
         with pytest.raises(InferenceServerException, match="'none'"):
             client.load_model("none")
+
+
+def test_log_settings_are_read_and_changed(tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = logging.getLogger()
+    level = root.level
+    try:
+        with (
+            live_server(tmp_path_factory.mktemp("logs"), admin=True) as server,
+            InferenceServerClient(server.address) as client,
+        ):
+            before = client.get_log_settings()
+            assert before["log_info"] is True
+            after = client.update_log_settings({"log_info": False, "log_verbose_level": 1})
+            assert after == {**before, "log_info": False, "log_verbose_level": 1}
+            assert client.get_log_settings() == after
+            with pytest.raises(InferenceServerException, match="log_verbose_level"):
+                client.update_log_settings({"log_verbose_level": -1})
+    finally:
+        root.setLevel(level)
+
+
+def test_log_settings_are_read_only_without_control(client: InferenceServerClient) -> None:
+    assert "log_format" in client.get_log_settings()
+    with pytest.raises(InferenceServerException, match=r"server\.admin"):
+        client.update_log_settings({"log_info": False})

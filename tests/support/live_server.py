@@ -17,6 +17,7 @@ from batchserve.backends.fake import FakeBackend
 from batchserve.backends.onnx import OnnxBackend
 from batchserve.config import ServerConfig
 from batchserve.engine.sources import find_models
+from batchserve.telemetry.log_control import LogControl
 
 T = TypeVar("T")
 
@@ -73,7 +74,13 @@ def live_server(folder: Path, *, admin: bool = False) -> Iterator[LiveServer]:
 
     async def serve() -> None:
         backend = ByName(same=onnx, sums=onnx, shout=onnx, two=onnx, slow=slow)
-        service = await start_service(backend, names, sources=find_models([folder]), config=ServerConfig(admin=admin))
+        service = await start_service(
+            backend,
+            names,
+            sources=find_models([folder]),
+            config=ServerConfig(admin=admin),
+            log_settings=LogControl("info").update,
+        )
         stop.append(asyncio.Event())
         servers.append(LiveServer(service, slow, asyncio.get_running_loop()))
         started.set()

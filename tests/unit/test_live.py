@@ -10,6 +10,7 @@ from support.telemetry_fakes import FakeClock, FakeModel, batch
 
 from batchserve.core.cost import CostModel
 from batchserve.core.counters import Counters
+from batchserve.core.sizing import Sizing
 from batchserve.engine.events import Listener
 from batchserve.telemetry.live import WINDOW_TICKS, Live
 
@@ -21,6 +22,7 @@ class Watched:
         self.clock = FakeClock()
         self.model = FakeModel(instances=2)
         self.model.cost = CostModel([(1, 0.001), (8, 0.004)], 60.0)  # type: ignore[attr-defined]
+        self.model.sizing = Sizing(self.model.cost, 8)  # type: ignore[attr-defined]
         self.listeners: list[Listener] = []
         self.live = Live(lambda: [self.model], self.listeners, self._totals, lambda: 0.002, self.clock)  # type: ignore[list-item,return-value]
 
@@ -92,6 +94,7 @@ def test_phases_sizes_and_operating_point_are_means_of_the_window(watched: Watch
     assert phases == pytest.approx({"decode": 1.0, "queue": 2.0, "gather": 3.0, "run": 15.0, "scatter": 4.0}, abs=0.01)
     assert numbers["sizes"] == [[4, 1], [8, 2]]
     assert numbers["operating_point"] == pytest.approx([6.0, 15.0], abs=0.01)
+    assert numbers["sizing"] == {"useful": 8, "is_overloaded": False}
     assert numbers["cost"] == {"points": [[1.0, 1.0], [8.0, 4.0]]}
 
 

@@ -57,13 +57,18 @@ function grid(c, most, unit) {
   return () => c.root.append(...labels); // on top of what is drawn meanwhile
 }
 
-// Lines over time. `lines` is [{name, values}], the newest value last; gaps are null.
-function timeChart(box, lines, points, unit, label) {
+// Lines over time. `lines` is [{name, values}], the newest value last; gaps are null. `mark` is a value to keep below.
+function timeChart(box, lines, points, unit, mark, label) {
   const all = lines.flatMap((line) => line.values).filter((value) => value !== null);
   if (!all.length) { empty(box, "Nothing to show yet"); return; }
   const c = canvas(box, label);
   const most = roundUp(Math.max(...all, unit ? 1e-6 : 1));
   const labelAxis = grid(c, most, unit);
+  if (mark !== null && mark <= most) {
+    const level = c.bottom - (mark / most) * (c.bottom - c.top);
+    c.root.append(svg("line", {class: "mark", x1: c.left, x2: c.right, y1: level, y2: level}));
+    c.root.append(svg("text", {x: c.right, y: level - 4, "text-anchor": "end"}, `target ${short(mark)} ${unit}`));
+  }
   const x = (index, count) => c.right - ((count - 1 - index) / (points - 1)) * (c.right - c.left);
   const y = (value) => c.bottom - (value / most) * (c.bottom - c.top);
   lines.forEach((line, number) => {
@@ -116,8 +121,8 @@ function barChart(box, bars, label) {
   replaceWith(box, c.root);
 }
 
-// The learnt cost by rows, on a logarithmic axis of rows, with the point at which it runs now.
-function costChart(box, points, at, mostRows) {
+// The learnt cost by rows, on a logarithmic axis of rows, with the size in use and the point at which it runs now.
+function costChart(box, points, at, useful, mostRows) {
   if (!points.length) { empty(box, "Nothing learnt yet"); return; }
   const end = Math.max(2, mostRows || 1, points[points.length - 1][0], at ? at[0] : 1);
   const most = roundUp(Math.max(...points.map((point) => point[1]), at ? at[1] : 0));
@@ -132,6 +137,10 @@ function costChart(box, points, at, mostRows) {
   }
   c.root.append(svg("path", {class: "line k1", d: points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("")}));
   for (const [rows, ms] of points) c.root.append(svg("circle", {class: "f1", cx: x(rows), cy: y(ms), r: 2}));
+  if (mostRows > 1) {
+    c.root.append(svg("line", {class: "mark", x1: x(useful), x2: x(useful), y1: c.bottom, y2: c.top - 6}));
+    c.root.append(svg("text", {x: x(useful) - 5, y: c.top + 2, "text-anchor": "end"}, `most in use ${useful}`));
+  }
   labelAxis();
   if (at) {
     const [px, py] = [x(at[0]), y(at[1])];

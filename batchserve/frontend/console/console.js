@@ -138,6 +138,7 @@ function drawTitle() {
     model.providers.map((name) => name.replace("ExecutionProvider", "")).join(" then "),
     limits.instances === 1 ? "1 instance" : `${limits.instances} instances`,
     model.is_batching ? `up to ${limits.max_batch_size} rows a batch` : `not batched: ${model.why}`,
+    ...(limits.latency_target_ms === null ? [] : [`target ${short(limits.latency_target_ms)} ms`]),
     `delay ${delay === null ? "auto" : `${short(delay)} ms`}`, `timeout ${short(limits.timeout_ms / 1000)} s`, `loaded in ${short(model.load_s)} s`,
   ].join(" · ");
 }
@@ -146,6 +147,8 @@ function drawModel() {
   const model = page.models.get(page.chosen), numbers = page.numbers.get(page.chosen);
   if (!model || !numbers) { if (model) clearModel(); return; }
   const {rates, queue, latency_ms: latency} = numbers, history = page.history.get(page.chosen);
+  const target = model.limits ? model.limits.latency_target_ms : null;
+  byId("overload").hidden = !numbers.sizing.is_overloaded;
   text("rate", short(rates.completed));
   text("p50", short(latency.p50), latency.p50 === null ? "" : "ms");
   text("p99", short(latency.p99), latency.p99 === null ? "" : "ms");
@@ -154,12 +157,12 @@ function drawModel() {
   text("busy", `${whole((numbers.busy.reduce((sum, share) => sum + share, 0) / Math.max(1, numbers.busy.length)) * 100)}`, "%");
   text("errors-rate", short(rates.errors));
 
-  timeChart(byId("chart-rate"), [{name: "requests", values: history.completed}, {name: "rows", values: history.rows}], POINTS, "", `Requests per second over two minutes, now ${short(rates.completed)}; rows per second, now ${short(rates.rows)}`);
-  timeChart(byId("chart-latency"), [{name: "median", values: history.p50}, {name: "99 %", values: history.p99}], POINTS, "ms", `Latency over two minutes: median now ${short(latency.p50)} ms, 99 percent now ${short(latency.p99)} ms`);
-  timeChart(byId("chart-queue"), [{name: "rows", values: history.queue}], POINTS, "", `Rows that wait over two minutes, now ${queue.rows}`);
+  timeChart(byId("chart-rate"), [{name: "requests", values: history.completed}, {name: "rows", values: history.rows}], POINTS, "", null, `Requests per second over two minutes, now ${short(rates.completed)}; rows per second, now ${short(rates.rows)}`);
+  timeChart(byId("chart-latency"), [{name: "median", values: history.p50}, {name: "99 %", values: history.p99}], POINTS, "ms", target, `Latency over two minutes: median now ${short(latency.p50)} ms, 99 percent now ${short(latency.p99)} ms`);
+  timeChart(byId("chart-queue"), [{name: "rows", values: history.queue}], POINTS, "", null, `Rows that wait over two minutes, now ${queue.rows}`);
   byId("queue-facts").textContent = `${whole(queue.rows)} of at most ${whole(queue.limit_rows)} rows wait, the oldest for ${short(queue.oldest_ms)} ms; waiting took ${short(numbers.wait_ms.p50)} ms at the median, ${short(numbers.wait_ms.p99)} ms at 99 %`;
   barChart(byId("chart-sizes"), numbers.sizes, `Batches by rows: ${numbers.sizes.map(([rows, count]) => `${rows} rows ${count}`).join(", ") || "none"}`);
-  costChart(byId("chart-cost"), numbers.cost.points, numbers.operating_point, model.limits && model.limits.max_batch_size);
+  costChart(byId("chart-cost"), numbers.cost.points, numbers.operating_point, numbers.sizing.useful, model.limits && model.limits.max_batch_size);
   drawPhases(numbers);
   drawReasons(numbers);
   byId("totals").replaceChildren(...OUTCOMES.map(([name, words, meaning]) => html("div", {},
@@ -168,6 +171,7 @@ function drawModel() {
 }
 
 function clearModel() {
+  byId("overload").hidden = true;
   for (const id of ["rate", "p50", "p99", "batch", "waiting", "busy", "errors-rate"]) text(id, "–");
   for (const id of ["chart-rate", "chart-latency", "chart-queue", "chart-sizes", "chart-cost", "phases", "reasons"]) empty(byId(id), "It does not serve now");
   byId("totals").replaceChildren();

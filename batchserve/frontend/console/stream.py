@@ -156,9 +156,9 @@ class Console:
     # --- what they see --------------------------------------------------------------------------------------------
 
     def _present(self) -> object:
-        """Return something that is equal as long as the models and their states are the same."""
+        """Return something that is equal as long as the models, their states and their limits are the same."""
         repository = self._services.repository
-        return tuple(repository.index()), tuple(map(id, repository.models()))
+        return tuple(repository.index()), tuple((id(model), model.limits) for model in repository.models())
 
     def _is_described(self) -> bool:
         return self._known is not None and self._known == self._present()
