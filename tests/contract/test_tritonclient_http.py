@@ -258,7 +258,6 @@ def test_what_is_switched_off_or_absent_is_told_in_words(client: InferenceServer
         (lambda: client.register_cuda_shared_memory("r", b"x" * 64, 0, 4), "400"),
         (lambda: client.get_system_shared_memory_status("r"), "404"),
         (lambda: client.get_trace_settings(), "404"),
-        (lambda: client.get_log_settings(), "404"),
     ):
         with pytest.raises(InferenceServerException) as caught:
             call()
