@@ -50,6 +50,7 @@ class Console:
         self._viewers = 0
         self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._describing: asyncio.Task[None] | None = None
         self._next: asyncio.Future[bytes] | None = None
         self._known: object = None  # what the last description was of
         self._description = b""
@@ -125,17 +126,21 @@ class Console:
         self._services.live.stop()
         self.errors.is_watched = False
         self._known, self._next = None, None
+        if self._describing is not None:
+            self._describing.cancel()
+            self._describing = None
 
     def _arm(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(PERIOD_S, self._tick)
 
     def _tick(self) -> None:
         self._arm()
+        if self._describing is not None and not self._describing.done():
+            return  # a sample is being made on a helper thread
         if self._is_described():
             self._publish(self._read())
         else:
-            task = asyncio.get_running_loop().create_task(self._publish_description())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._describing = asyncio.get_running_loop().create_task(self._publish_description())
 
     async def _publish_description(self) -> None:
         description = await self._describe()
