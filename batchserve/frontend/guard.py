@@ -25,6 +25,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from batchserve.errors import BadFraming, HeadTooLarge, InternalError, RequestError, SlowRequest
 from batchserve.frontend.responses import error_response
+from batchserve.frontend.trace_headers import new_request_id
 
 if TYPE_CHECKING:
     from aiohttp.http import RawRequestMessage
@@ -259,6 +260,7 @@ class Connection(RequestHandler):
         """Answer what the parser could not read, in JSON; the connection is closed afterwards."""
         if request.writer.output_size > 0:
             raise ConnectionError("a part of the answer is sent, so an error cannot be")
+        request_id = new_request_id()
         if isinstance(exc, RequestError):
             error = exc
         elif isinstance(exc, LineTooLong):
@@ -268,10 +270,11 @@ class Connection(RequestHandler):
         elif status < 500:
             error = BadFraming(f"not valid HTTP: {_first_line(message)}; expected an HTTP/1.1 request")
         else:
-            _log.error("aiohttp failed while answering %s", request.remote, exc_info=exc)
+            extra = {"request_id": request_id}
+            _log.error("aiohttp failed while answering %s", request.remote, exc_info=exc, extra=extra)
             error = InternalError("internal error; the server's log has the details")
-        _log.debug("%s from %s", error, request.remote)
-        response = error_response(error)
+        _log.debug("%s from %s", error, request.remote, extra={"request_id": request_id})
+        response = error_response(error, request_id=request_id)
         response.force_close()
         response.headers[hdrs.CONNECTION] = "close"
         return response
