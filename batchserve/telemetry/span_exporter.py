@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING, BinaryIO
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from batchserve.telemetry.tracing import Span
 
 __all__ = ["export", "main", "read_frames", "to_otel"]
+
+NICENESS = 10
+"""Spans can wait; where cores are short the server comes first."""
 
 _SCOPE = InstrumentationScope("batchserve", batchserve.__version__)
 _KINDS = {"server": SpanKind.SERVER, "internal": SpanKind.INTERNAL}
@@ -125,6 +129,7 @@ def main() -> None:
     arguments = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    os.nice(NICENESS)
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)  # it says so each time; `Reporting` once
     exporter = Reporting(_exporter(arguments.endpoint), _say)
     export(sys.stdin.buffer, BatchSpanProcessor(exporter, schedule_delay_millis=1000))
