@@ -77,11 +77,22 @@ def test_the_same_error_is_one_line_and_moves_to_the_top() -> None:
     ]
 
 
+def test_errors_that_differ_in_numbers_alone_are_one_line_with_the_latest() -> None:
+    errors = RecentErrors()
+    for rows in (5, 17):
+        errors.note(InternalError(f"{rows} rows wait"), "m")
+    errors.note(InternalError("5 rows wait"), "other")
+    assert [(line["text"], line["count"], line["model"]) for line in errors.read()] == [
+        ("5 rows wait", 1, "other"),
+        ("17 rows wait", 2, "m"),
+    ]
+
+
 def test_lines_and_their_length_are_bounded() -> None:
     errors = RecentErrors()
     for number in range(3 * MOST_LINES):
-        errors.note(InternalError(f"{number} {'x' * 5000}"), "m")
+        errors.note(InternalError(f"{chr(ord('a') + number)} {'x' * 5000}"), "m")
     lines = errors.read()
     assert len(lines) == MOST_LINES
-    assert lines[0]["text"].startswith(f"{3 * MOST_LINES - 1} ")
+    assert lines[0]["text"].startswith(f"{chr(ord('a') + 3 * MOST_LINES - 1)} ")
     assert all(len(line["text"]) <= 300 for line in lines)

@@ -139,7 +139,7 @@ function costChart(box, points, at, useful, mostRows) {
   for (const [rows, ms] of points) c.root.append(svg("circle", {class: "f1", cx: x(rows), cy: y(ms), r: 2}));
   if (mostRows > 1) {
     c.root.append(svg("line", {class: "mark", x1: x(useful), x2: x(useful), y1: c.bottom, y2: c.top - 6}));
-    c.root.append(svg("text", {x: x(useful) - 5, y: c.top + 2, "text-anchor": "end"}, `most in use ${useful}`));
+    c.root.append(svg("text", {x: x(useful) - 5, y: c.bottom - 6, "text-anchor": "end"}, `most in use ${useful}`));
   }
   labelAxis();
   if (at) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,9 @@ __all__ = ["MOST_LINES", "RecentErrors"]
 
 MOST_LINES = 30
 LONGEST_TEXT = 300
+
+_NUMBER = re.compile(r"[0-9]+")
+"""Texts that differ in their numbers alone, such as how many rows wait, are the same error; the latest one is shown."""
 
 
 class RecentErrors:
@@ -46,14 +50,15 @@ class RecentErrors:
         if error.status < 500 and not self.is_watched:
             return
         text = str(error)[:LONGEST_TEXT]
-        key = (error.status, model, text)
+        key = (error.status, model, _NUMBER.sub("#", text))
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = {"status": error.status, "model": model, "text": text, "count": 0}
+            line = self._lines[key] = {"status": error.status, "model": model, "count": 0}
             if len(self._lines) > MOST_LINES:
                 self._lines.popitem(last=False)
         else:
             self._lines.move_to_end(key)
+        line["text"] = text
         line["count"] += 1
         line["at"] = round(self._wall_clock(), 3)
         line["request_id"] = request_id
