@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchserve.config.pad import PadConfig, show_padding
 from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
 from batchserve.config.settings import ModelSettings, Settings
 
@@ -12,6 +13,8 @@ __all__ = [
     "Key",
     "ModelConfig",
     "ModelSettings",
+    "PadConfig",
     "ServerConfig",
     "Settings",
+    "show_padding",
 ]

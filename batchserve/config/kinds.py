@@ -26,6 +26,7 @@ __all__ = [
     "toml_string",
     "weight_from_text",
     "whole_number",
+    "with_word",
 ]
 
 _TRUE = frozenset({"true", "1", "yes", "on"})
@@ -62,7 +63,7 @@ def toml_string(value: object) -> str:
     return '"' + re.sub(r"[\x00-\x1f\x7f]", lambda match: f"\\u{ord(match[0]):04x}", escaped) + '"'
 
 
-def _with_word(kind: Kind, word: str) -> Kind:
+def with_word(kind: Kind, word: str) -> Kind:
     """Let a word stand for None: `auto` where the server finds the value out, `none` where there is to be none."""
     return Kind(
         name=f"{kind.name} or {word}",
@@ -90,7 +91,7 @@ def text(*, auto: bool = False) -> Kind:
         return value
 
     kind = Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
-    return _with_word(kind, "auto") if auto else kind
+    return with_word(kind, "auto") if auto else kind
 
 
 def file_name() -> Kind:
@@ -134,7 +135,7 @@ def flag(*, auto: bool = False) -> Kind:
         return True if word in _TRUE else False if word in _FALSE else given
 
     kind = Kind("true or false", "true or false", read, from_text, lambda value: "true" if value else "false")
-    return _with_word(kind, "auto") if auto else kind
+    return with_word(kind, "auto") if auto else kind
 
 
 def read_weight(value: object) -> float:
@@ -200,7 +201,7 @@ def whole_number(least: int, most: int, *, zero_is: str = "", auto: bool = False
         return int(given) if re.fullmatch(r"[ \t]*[+-]?[0-9]{1,19}[ \t]*", given) else given
 
     kind = Kind("whole number", f"a whole number from {least} to {most}", read, from_text, str)
-    return _with_word(kind, "auto") if auto else kind
+    return with_word(kind, "auto") if auto else kind
 
 
 def _with_unit(value: object, parse: Callable[[str], Any], example: str) -> Any:
@@ -237,7 +238,7 @@ def duration(*, positive: bool = False, word: str = "") -> Kind:
         lambda given: given,
         lambda seconds: toml_string(format_duration(seconds)),
     )
-    return _with_word(kind, word) if word else kind
+    return with_word(kind, word) if word else kind
 
 
 def size(*, positive: bool = False) -> Kind:
@@ -286,4 +287,4 @@ def device() -> Kind:
         return "cpu" if (match["kind"], number) == ("cpu", 0) else f"{match['kind']}:{number}"
 
     kind = Kind("device", "a device such as cpu, cuda or cuda:1", read, lambda given: given.strip(), toml_string)
-    return _with_word(kind, "auto")
+    return with_word(kind, "auto")

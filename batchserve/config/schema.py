@@ -24,8 +24,10 @@ from batchserve.config.kinds import (
     size,
     text,
     whole_number,
+    with_word,
 )
 from batchserve.config.list_kinds import names, row_counts, version_policy, weights
+from batchserve.config.pad import PadConfig, padding
 
 __all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
 
@@ -196,6 +198,16 @@ class ModelConfig:
     )
     preferred_batch_sizes: tuple[int, ...] = _key(
         (), row_counts(), "Sizes that the model runs best at; a batch is cut to one of them where that delays nothing."
+    )
+    pad: PadConfig | None = _key(  # noqa: RUF009  # the default is None, which nobody can change
+        None,
+        padding(),
+        "Axes that may be padded, so that requests of different lengths share a run; proved at load.",
+    )
+    max_batch_tokens: int | None = _key(
+        None,
+        with_word(whole_number(1, _MOST), "none"),
+        "With `pad`: most rows times length of one run of several requests.",
     )
     hint: str = _key(
         "auto",

@@ -37,11 +37,28 @@ def check_together(entries: Mapping[str, Entry]) -> tuple[str, ...]:
             f"{_written(preferred)} has {preferred.value[-1]} in it, more than {_written(most)}; expected sizes that "
             "one run can have; raise max_batch_size or leave the larger sizes out"
         )
-    shed = entries["shed"]
-    if shed.value and target.value is None:
+    return (*_shed_warning(entries["shed"], target), *_pad_warnings(entries))
+
+
+def _shed_warning(shed: Entry, target: Entry) -> tuple[str, ...]:
+    if not shed.value or target.value is not None:
+        return ()
+    warning = (
+        f"{_written(shed)} refuses nothing without a latency_target; expected one that requests could miss; "
+        "set latency_target or leave shed out"
+    )
+    return (warning,)
+
+
+def _pad_warnings(entries: Mapping[str, Entry]) -> tuple[str, ...]:
+    pad, tokens, most = entries["pad"], entries["max_batch_tokens"], entries["max_batch_size"]
+    if tokens.value is not None and pad.value is None:
+        warning = f"{_written(tokens)} limits nothing without pad; set pad, or leave max_batch_tokens out"
+        return (warning,)
+    if pad.value is not None and most.value is not None and most.value <= 1:
         warning = (
-            f"{_written(shed)} refuses nothing without a latency_target; expected one that requests could miss; "
-            "set latency_target or leave shed out"
+            f"pad (from {pad.origin}) joins nothing with {_written(most)}; expected at least 2 rows in a run; "
+            "raise max_batch_size or leave pad out"
         )
         return (warning,)
     return ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from batchserve.config import DeclaredTensor, ModelConfig, ServerConfig, Settings
+from batchserve.config import DeclaredTensor, ModelConfig, PadConfig, ServerConfig, Settings, show_padding
 from batchserve.errors import ConfigError
 
 
@@ -254,3 +254,68 @@ def test_values_of_the_scheduler_are_read_from_text(written: str, field: str, va
 def test_largest_version_survives_being_written_as_text() -> None:
     """19 digits: a number was taken that its own written form was not."""
     assert Settings.load(sets=[f"models.a.version_policy={10**18}"]).model("a").version_policy == str(10**18)
+
+
+PAD_TABLE = """
+[models.a.pad]
+axes = ["ids", "mask"]
+mask = "mask"
+outputs = {states = 1, weights = [2, 3]}
+values = {ids = 7}
+"""
+
+
+def test_pad_is_a_table_of_its_own_in_the_file(tmp_path: Path) -> None:
+    """Names alone mean the axis behind the batch."""
+    (tmp_path / "batchserve.toml").write_text(PAD_TABLE)
+    pad = Settings.load(tmp_path / "batchserve.toml").model("a").pad
+    assert pad == PadConfig(
+        axes={"ids": (1,), "mask": (1,)},
+        mask="mask",
+        outputs={"states": (1,), "weights": (2, 3)},
+        multiple=8,
+        values={"ids": 7},
+    )
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ["models.a.pad={axes = ['ids', 'mask'], mask = 'mask', multiple = 4}"],
+        ["defaults.pad={axes = {ids = 1, mask = 1}, mask = 'mask', multiple = 4}", "models.a.max_batch_tokens=none"],
+    ],
+)
+def test_pad_is_an_inline_table_as_text(sets: list[str]) -> None:
+    config = Settings.load(sets=sets).model("a")
+    assert config.pad == PadConfig({"ids": (1,), "mask": (1,)}, "mask", multiple=4)
+    assert config.max_batch_tokens is None
+
+
+def test_pad_of_a_weaker_place_is_taken_away_by_none() -> None:
+    sets = ["defaults.pad={axes = 'ids', mask = 'ids'}", "models.a.pad=none"]
+    assert Settings.load(sets=sets).model("a").pad is None
+
+
+def test_shown_pad_is_read_back_with_names_that_need_quotes() -> None:
+    pad = PadConfig({"the ids": (1, 2)}, "mask 1", {'"y"': (1,)}, 1, {"the ids": True})
+    shown = show_padding(pad)
+    assert shown == (
+        '{axes = {"the ids" = [1, 2]}, mask = "mask 1", outputs = {"\\"y\\"" = 1}, multiple = 1, '
+        'values = {"the ids" = true}}'
+    )
+    assert Settings.load(sets=[f"models.a.pad={shown}"]).model("a").pad == pad
+
+
+@pytest.mark.parametrize(
+    ("sets", "part"),
+    [
+        (["models.a.max_batch_tokens=9"], "9 (from --set models.a.max_batch_tokens) limits nothing"),
+        (
+            ["models.a.pad={axes = 'ids', mask = 'ids'}", "models.a.max_batch_size=1"],
+            "joins nothing with max_batch_size",
+        ),
+    ],
+)
+def test_pad_that_can_do_nothing_is_warned_of(sets: list[str], part: str) -> None:
+    (warning,) = Settings.load(sets=sets).resolve("a").warnings
+    assert part in warning
