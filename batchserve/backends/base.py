@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from batchserve.config import ModelConfig
+from batchserve.config import ModelConfig, PadConfig
+from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 
 __all__ = ["Backend", "Batchability", "Layout", "ModelFile", "Session"]
@@ -69,6 +70,7 @@ class Session(Protocol):
             event loop's thread; False if it may have to wait for something else.
         layouts: Ways to run it that are worth comparing, never empty. The first is the one it was opened for; it is the
             only one where the configuration leaves no choice.
+        pad: How requests of different lengths are padded, proved; None if they are not.
         facts: Short words about how it runs (threads, spinning, runtime version) for logs and configuration answers.
     """
 
@@ -103,6 +105,11 @@ class Session(Protocol):
         ...
 
     @property
+    def pad(self) -> PadRule | None:
+        """See the class."""
+        ...
+
+    @property
     def facts(self) -> Mapping[str, str]:
         """See the class."""
         ...
@@ -127,6 +134,14 @@ class Session(Protocol):
 
         Raises:
             ModelLoadError: The runtime refused, or there is no memory for it.
+        """
+        ...
+
+    def propose_pad(self) -> PadConfig | None:
+        """Find a setting for `pad` that the model's own names make plain and that runs prove. Blocks.
+
+        Returns:
+            None if there is none, or if padding is in use already.
         """
         ...
 

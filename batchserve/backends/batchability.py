@@ -14,7 +14,7 @@ import numpy as np
 from batchserve.backends.agreement import Tolerance
 from batchserve.backends.base import Batchability
 from batchserve.backends.proof import Run, Verdict, prove
-from batchserve.backends.samples import Settings, candidates, draw
+from batchserve.backends.samples import Mask, Settings, candidates, draw
 from batchserve.backends.tensors import GraphTensor
 from batchserve.errors import BackendError
 
@@ -74,6 +74,7 @@ def investigate(
     elsewhere: Tolerance,
     *,
     is_switched_off: bool,
+    mask: Mask | None = None,
 ) -> Findings:
     """Find inputs that the model accepts, and prove its rows independent if the graph allows it. Blocks.
 
@@ -85,6 +86,7 @@ def investigate(
         outputs: The model's outputs.
         elsewhere: How far a row's answer alone or at another place may be off.
         is_switched_off: True if the configuration says max_batch_size = 0: nothing is proved.
+        mask: The input that is a mask; None to go by the names.
     """
     obstacle = "switched off by max_batch_size = 0" if is_switched_off else graph_obstacle(inputs, outputs)
     names = [tensor.name for tensor in outputs]
@@ -92,7 +94,7 @@ def investigate(
     first: tuple[Settings, tuple[int, ...]] | None = None
     error = unproved = ""
     proofs = 0
-    for settings in candidates(inputs, may_batch=not obstacle):
+    for settings in candidates(inputs, may_batch=not obstacle, mask=mask):
         if time.perf_counter() - began > SEARCH_S or proofs >= MOST_PROOFS:
             break
         try:

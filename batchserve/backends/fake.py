@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from batchserve.backends.base import Batchability, Layout, ModelFile
-from batchserve.config import ModelConfig
+from batchserve.config import ModelConfig, PadConfig
+from batchserve.core.padding import PadRule
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
 from batchserve.errors import BackendError, ModelLoadError
 
@@ -53,6 +54,7 @@ class FakeBackend:
         failure: The error that such a run raises.
         load_error: If not "", every load raises `ModelLoadError` with this text.
         load_gate: Each load waits until it is set; None loads at once.
+        pad: How the sessions say that requests of different lengths are padded.
         may_run_in_place: What the sessions say about it: False, because a gate would hold the event loop.
         layouts: What the sessions say about them; None for the instances configured, 1 by default.
 
@@ -73,7 +75,9 @@ class FakeBackend:
         load_gate: threading.Event | None = None,
         may_run_in_place: bool = False,
         layouts: Sequence[Layout] | None = None,
+        pad: PadRule | None = None,
     ) -> None:
+        self.pad = pad
         self.may_run_in_place = may_run_in_place
         self.layouts = layouts
         self.inputs = tuple(inputs)
@@ -135,6 +139,7 @@ class FakeSession:
         self.batchability = Batchability(backend.batchable, "the test says so")
         self.providers: tuple[str, ...] = ("FakeExecutionProvider",)
         self.may_run_in_place = backend.may_run_in_place
+        self.pad = backend.pad
         self.facts: Mapping[str, str] = {"runtime": "fake"}
         self.closed = False
 
@@ -143,6 +148,10 @@ class FakeSession:
         random = np.random.default_rng(rows)
         rows = rows if self.batchability.is_batchable else 1
         return [_draw(spec, rows, length or 3, random) for spec in self.inputs]
+
+    def propose_pad(self) -> PadConfig | None:
+        """Propose nothing."""
+        return None
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Record the run, wait at the gate, then fail or answer as the backend is told to."""

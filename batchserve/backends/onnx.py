@@ -13,12 +13,15 @@ import numpy as np
 from batchserve.backends.agreement import elsewhere
 from batchserve.backends.base import Batchability, Layout, ModelFile
 from batchserve.backends.batchability import Findings, investigate
+from batchserve.backends.padding import guess, mask_of, resolve
+from batchserve.backends.padding_proof import prove_padding
 from batchserve.backends.runtime import Opened, is_out_of_memory, open_session, plain_text, require_runtime
 from batchserve.backends.samples import draw
 from batchserve.backends.tensors import GraphTensor, declare, describe
-from batchserve.config import ModelConfig
+from batchserve.config import ModelConfig, PadConfig
+from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
-from batchserve.errors import BackendError, OutOfMemory
+from batchserve.errors import BackendError, ModelLoadError, OutOfMemory
 
 __all__ = ["OnnxBackend", "OnnxSession", "require_runtime"]
 
@@ -34,7 +37,8 @@ class OnnxBackend:
 
         Raises:
             ModelLoadError: There is no runtime, the file is missing, not a model or corrupt, a tensor's type cannot be
-                served, the configuration declares other tensors, or a provider asked for is not in use.
+                served, the configuration declares other tensors or a `pad` that does not fit or changes
+                answers, or a provider asked for is not in use.
         """
         began = time.perf_counter()
         opened = open_session(file.path, config)
@@ -59,6 +63,9 @@ class OnnxSession:
         outputs: The model's outputs, as declared.
         facts: What is known about how it runs.
         findings: What runs of the same model showed before; None to find out now.
+
+    Raises:
+        ModelLoadError: `pad` does not fit the model or changes answers, or the model does not batch.
     """
 
     def __init__(
@@ -85,18 +92,21 @@ class OnnxSession:
         # A run on an accelerator waits for whoever else uses the device.
         self.may_run_in_place = self.providers == ("CPUExecutionProvider",)
         began = time.perf_counter()
-        every = (1 << len(outputs)) - 1
+        self.pad = _padding(config, inputs, outputs)
         self._findings = findings or investigate(
-            lambda arrays: self.run(arrays, every),
+            self._run_whole,
             inputs,
             outputs,
             elsewhere(self.providers),
             is_switched_off=config.max_batch_size == 0,
+            mask=None if self.pad is None else mask_of(self.pad, inputs),
         )
+        padding = {"padding": self._prove(self.pad)} if self.pad is not None and findings is None else {}
         self.inputs = _specs(inputs)
         self.outputs = _specs(_with_ranks(outputs, self._findings.ranks))
         self.facts: Mapping[str, str] = {
             "proof_s": f"{time.perf_counter() - began:.3f}",
+            **padding,
             **facts,
             "sample": str(self._findings.settings or f"none found: {self._findings.error}"),
         }
@@ -105,6 +115,37 @@ class OnnxSession:
     def batchability(self) -> Batchability:
         """The verdict of the runs at load, and its reason."""
         return self._findings.batchability
+
+    def _run_whole(self, inputs: Sequence[Array]) -> list[Array]:
+        """Run and give every output."""
+        return self.run(inputs, (1 << len(self._output_names)) - 1)
+
+    def propose_pad(self) -> PadConfig | None:
+        """Find a `pad` that the names of the inputs make plain and that runs prove; see `Session.propose_pad`."""
+        settings = self._findings.settings
+        if self.pad is not None or settings is None or not self.batchability.is_batchable:
+            return None
+        proposed = guess(self._run_whole, self._graph_inputs, self._graph_outputs, settings)
+        if proposed is None:
+            return None
+        try:
+            self._prove(resolve(proposed, None, self._graph_inputs, self._graph_outputs))
+        except ModelLoadError:
+            return None
+        return proposed
+
+    def _prove(self, pad: PadRule) -> str:
+        settings = self._findings.settings
+        if settings is None or not self.batchability.is_batchable:
+            raise ModelLoadError(f"pad joins requests, but this model cannot be batched: {self.batchability.why}")
+        return prove_padding(
+            self._run_whole,
+            pad,
+            self._graph_inputs,
+            self._output_names,
+            settings,
+            elsewhere(self.providers),
+        )
 
     def sample(self, rows: int, length: int = 0) -> list[Array]:
         """Make random inputs with the settings that worked at load; see `Session.sample`.
@@ -160,6 +201,12 @@ class OnnxSession:
     def close(self) -> None:
         """Let go of the runtime's session, which frees its memory once no run holds it."""
         self._session = None
+
+
+def _padding(config: ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> PadRule | None:
+    if config.pad is None or config.max_batch_size == 0:
+        return None
+    return resolve(config.pad, config.max_batch_tokens, inputs, outputs)
 
 
 def _specs(tensors: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:

@@ -11,7 +11,7 @@ import numpy as np
 from batchserve.backends.tensors import GraphTensor
 from batchserve.core.tensors import Array
 
-__all__ = ["Settings", "candidates", "draw", "draw_distinct", "take"]
+__all__ = ["Mask", "Settings", "candidates", "draw", "draw_distinct", "find_mask", "take"]
 
 LENGTHS = (5, 8, 16, 32, 64, 128, 224, 256, 384, 512, 640, 1024, 7, 6, 4, 3, 2, 1)
 """Sizes tried for free axes: short ones that are not 1 first (a softmax over one element is always 1), then those that
@@ -20,6 +20,23 @@ image and text models are built for, then the rest."""
 MAX_ROW_ELEMENTS = 1 << 22
 """Longer free axes are not tried where they would make a row of an input larger than this (16 MiB of float32)."""
 REDRAWS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """The input that tells a model which elements of a row count. Noise in it would make rows that nobody sends.
+
+    Attributes:
+        name: The input.
+        axis: Its axis along the row's elements; None if it holds each row's length instead.
+        kept: What stands for an element that counts.
+        padding: What stands for one that does not.
+    """
+
+    name: str
+    axis: int | None
+    kept: float = 1
+    padding: float = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +50,7 @@ class Settings:
         strings: `words`, or `numbers` in words' place.
         is_first_free: True if a free first axis is as long as the others instead of one entry per row: the model's
             first axis is no batch.
+        mask: The input in which the first elements of each row, one at least, count and the others do not.
     """
 
     length: int = LENGTHS[0]
@@ -40,18 +58,32 @@ class Settings:
     most: int = 1
     strings: str = "words"
     is_first_free: bool = False
+    mask: Mask | None = None
 
     def __str__(self) -> str:
         return f"free axes {self.length}, floats {self.floats}, integers to {self.most}, strings {self.strings}"
 
 
-def candidates(inputs: Sequence[GraphTensor], *, may_batch: bool) -> Iterator[Settings]:
+def find_mask(inputs: Sequence[GraphTensor]) -> Mask | None:
+    """Find the input that is plainly a mask by its name: `attention_mask` beside ids of the same axes."""
+    for tensor in inputs:
+        is_mask = tensor.name.lower().endswith("mask") and tensor.datatype.kind in ("int", "bool", "float")
+        if not is_mask or tensor.axes is None or len(tensor.axes) != 2 or not _is_free(tensor.axes[1]):
+            continue
+        if any(other.axes == tensor.axes and other is not tensor for other in inputs):
+            return Mask(tensor.name, 1)
+    return None
+
+
+def candidates(inputs: Sequence[GraphTensor], *, may_batch: bool, mask: Mask | None = None) -> Iterator[Settings]:
     """Give settings to try, the most telling first.
 
     Args:
         inputs: The model's inputs.
         may_batch: True if the graph has a batch axis; if not, free first axes are tried at other sizes than 1 too.
+        mask: The input that is a mask; None to go by the names.
     """
+    mask = mask or find_mask(inputs)
     kinds = {tensor.datatype.kind for tensor in inputs}
     has_lengths = any(_is_free(axis) for tensor in inputs for axis in (tensor.axes or ())[1:])
     has_first = not may_batch and any(_is_free(axis) for tensor in inputs for axis in (tensor.axes or ())[:1])
@@ -67,7 +99,7 @@ def candidates(inputs: Sequence[GraphTensor], *, may_batch: bool) -> Iterator[Se
     for is_first_free in (False, True) if has_first else (False,):
         for length in lengths:
             for floats, most, strings in values:
-                settings = Settings(length, floats, most, strings, is_first_free)
+                settings = Settings(length, floats, most, strings, is_first_free, mask)
                 if length == LENGTHS[0] or all(_elements(tensor, settings) <= MAX_ROW_ELEMENTS for tensor in inputs):
                     yield settings
 
@@ -153,6 +185,8 @@ def _sum(name: str, named: dict[str, int], length: int) -> int:
 
 def _values(tensor: GraphTensor, settings: Settings, shape: Sequence[int], random: np.random.Generator) -> Array:
     datatype = tensor.datatype
+    if settings.mask is not None and settings.mask.name == tensor.name and shape:
+        return _mask_values(tensor, settings.mask, settings.length, shape, random)
     if datatype.kind == "bytes":
         return _strings(settings, shape, random)
     if datatype.kind == "float":
@@ -160,6 +194,20 @@ def _values(tensor: GraphTensor, settings: Settings, shape: Sequence[int], rando
         return np.asarray(values * (10 if settings.floats == "wide" else 1), dtype=datatype.dtype)
     most = 1 if datatype.kind == "bool" else settings.most
     return np.asarray(random.integers(0, most + 1, shape), dtype=datatype.dtype)
+
+
+def _mask_values(
+    tensor: GraphTensor, mask: Mask, length: int, shape: Sequence[int], random: np.random.Generator
+) -> Array:
+    """Let some elements of each row count, the first ones."""
+    longest = length if mask.axis is None else shape[mask.axis]
+    counts = random.integers(1, max(longest, 1) + 1, shape[0])
+    if mask.axis is None:
+        return np.asarray(np.broadcast_to(counts.reshape(-1, *[1] * (len(shape) - 1)), shape), tensor.datatype.dtype)
+    places = np.arange(longest).reshape(-1, *[1] * (len(shape) - 1 - mask.axis))
+    is_kept = places < counts.reshape(-1, *[1] * (len(shape) - 1))
+    values = np.where(np.broadcast_to(is_kept, shape), mask.kept, mask.padding)
+    return values.astype(tensor.datatype.dtype)
 
 
 def _strings(settings: Settings, shape: Sequence[int], random: np.random.Generator) -> Array:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from batchserve.core.tensors import Array
 
-__all__ = ["PadRule"]
+__all__ = ["PadRule", "Value"]
 
 Value = int | float | bool | str
 

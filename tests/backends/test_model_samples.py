@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 
 from batchserve.backends.header import Axes
-from batchserve.backends.samples import MAX_ROW_ELEMENTS, Settings, candidates, draw, draw_distinct, take
+from batchserve.backends.samples import (
+    MAX_ROW_ELEMENTS,
+    Mask,
+    Settings,
+    candidates,
+    draw,
+    draw_distinct,
+    find_mask,
+    take,
+)
 from batchserve.backends.tensors import GraphTensor
 from batchserve.core.tensors import DATATYPES
 
@@ -111,3 +120,60 @@ def test_lengths_that_would_make_huge_rows_are_left_out():
     assert max(settings.length for settings in candidates(images, may_batch=True)) ** 2 * 64 <= MAX_ROW_ELEMENTS
     huge = tensors(("n", MAX_ROW_ELEMENTS, "length"))
     assert {settings.length for settings in candidates(huge, may_batch=True)} == {5, 1}
+
+
+def masked(*tensors_: tuple[str, str, Axes]) -> list[GraphTensor]:
+    return [GraphTensor(name, DATATYPES[datatype], axes, "input") for name, datatype, axes in tensors_]
+
+
+TOKENS: Axes = ("n", "length")
+
+
+@pytest.mark.parametrize("datatype", ["INT64", "FP32", "BOOL"])
+def test_masks_keep_the_first_elements_of_every_row(datatype: str):
+    """A row of which nothing counts would be NaN to many models, and holes are nothing that clients send."""
+    inputs = masked(("input_ids", "INT64", TOKENS), ("attention_mask", datatype, TOKENS))
+    mask = next(candidates(inputs, may_batch=True)).mask
+    assert mask == Mask("attention_mask", 1)
+    drawn = draw(inputs, Settings(length=9, mask=mask), 50, np.random.default_rng(0))[1]
+    assert drawn.dtype == DATATYPES[datatype].dtype
+    counts = drawn.astype(int).sum(axis=1)
+    assert set(counts.tolist()) == set(range(1, 10))
+    assert (drawn.astype(int) == (np.arange(9) < counts[:, None])).all()
+
+
+def test_mask_has_the_values_it_is_said_to_have():
+    inputs = masked(("x", "FP32", TOKENS), ("bias", "FP32", TOKENS))
+    settings = Settings(length=4, mask=Mask("bias", 1, kept=0.0, padding=-10000.0))
+    drawn = draw(inputs, settings, 20, np.random.default_rng(0))[1]
+    assert set(drawn.ravel().tolist()) == {0.0, -10000.0}
+    assert (drawn[:, 0] == 0).all()
+
+
+def test_lengths_are_those_that_a_row_can_have():
+    inputs = masked(("x", "FP32", TOKENS), ("lengths", "INT32", ("n", 1)))
+    drawn = draw(inputs, Settings(length=4, mask=Mask("lengths", None)), 50, np.random.default_rng(0))[1]
+    assert drawn.shape == (50, 1)
+    assert set(drawn.ravel().tolist()) == {1, 2, 3, 4}
+
+
+def test_mask_along_a_later_axis():
+    inputs = masked(("x", "FP32", ("n", 2, "length")), ("mask", "FP32", ("n", 2, "length")))
+    drawn = draw(inputs, Settings(length=4, mask=Mask("mask", 2)), 9, np.random.default_rng(0))[1]
+    assert (drawn[:, :, 0] == 1).all()
+    assert (np.diff(drawn, axis=2) <= 0).all()
+    assert (drawn[:, 0] == drawn[:, 1]).all()
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        masked(("x", "FP32", TOKENS)),
+        masked(("attention_mask", "INT64", TOKENS)),  # beside nothing of its axes
+        masked(("input_ids", "INT64", TOKENS), ("attention_mask", "BYTES", TOKENS)),
+        masked(("input_ids", "INT64", ("n", 8)), ("attention_mask", "INT64", ("n", 8))),
+        masked(("image", "FP32", ("n", "height", "width")), ("mask", "FP32", ("n", "height", "width"))),
+    ],
+)
+def test_what_is_not_plainly_a_mask_is_drawn_as_anything_else(inputs: list[GraphTensor]):
+    assert find_mask(inputs) is None
