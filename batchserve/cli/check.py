@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from batchserve.cli.describe import describe_failure, describe_model
+from batchserve.cli.describe import describe_failure, describe_model, describe_proposal
 from batchserve.cli.options import load_settings, model_paths, settings_options
 from batchserve.errors import ConfigError, ModelLoadError
 
@@ -93,6 +93,9 @@ async def _check_versions(
             yield describe_failure(source.name, number, str(error)), False
             continue
         try:
-            yield describe_model(model), True
+            lines = describe_model(model)
+            if (pad := await asyncio.to_thread(model.session.propose_pad)) is not None:
+                lines += describe_proposal(pad)
+            yield lines, True
         finally:
             await model.close()

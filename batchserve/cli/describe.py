@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from batchserve.cli.sample_request import sample_request
+from batchserve.config import show_padding
 from batchserve.config.units import format_duration
 
 if TYPE_CHECKING:
+    from batchserve.config import PadConfig
     from batchserve.core.tensors import TensorSpec
     from batchserve.engine.model import Model
     from batchserve.engine.repository import Repository
 
-__all__ = ["describe_failure", "describe_model", "report"]
+__all__ = ["describe_failure", "describe_model", "describe_proposal", "report"]
 
 _LABEL = 10
 _MOST_POINTS = 5
@@ -59,6 +61,8 @@ def describe_model(model: Model) -> list[str]:
     lines += _tensors("inputs", model.signature.inputs)
     lines += _tensors("outputs", model.signature.outputs)
     lines.append(_line("batching", _batching(model)))
+    if model.signature.pad is not None:
+        lines.append(_line("padding", f"to a multiple of {model.signature.pad.multiple}: {_padding_proof(model)}"))
     lines.append(_line("cost", _cost(model)))
     if model.layouts:
         lines.append(_line("instances", _layouts(model)))
@@ -96,6 +100,18 @@ def _batching(model: Model) -> str:
     return f"no, every request is one run: {verdict.why}"
 
 
+def _padding_proof(model: Model) -> str:
+    return model.session.facts.get("padding", "as proved at load")
+
+
+def describe_proposal(pad: PadConfig) -> list[str]:
+    """Propose a setting under which requests of different lengths would share runs."""
+    return [
+        _line("padding", "requests of different lengths could share runs, as runs have proved; to do so, set"),
+        _line("", f"pad = {show_padding(pad)}"),
+    ]
+
+
 def _cost(model: Model) -> str:
     """Show what a few sizes cost: the smallest, the largest, and some between."""
     if not model.curve:
@@ -103,7 +119,7 @@ def _cost(model: Model) -> str:
     last = len(model.curve) - 1
     shown = sorted({round(index * last / (_MOST_POINTS - 1)) for index in range(_MOST_POINTS)})
     points = [model.curve[index] for index in shown]
-    unit = "row" if model.signature.max_batch_size else "request"
+    unit = "token" if model.signature.pad else "row" if model.signature.max_batch_size else "request"
     costs = ", ".join(f"{rows} {unit}{'s' if rows > 1 else ''} {_time(seconds)}" for rows, seconds in points)
     return f"{costs} (as an earlier run found)" if model.is_known else costs
 

@@ -8,6 +8,7 @@ from batchserve.core.costs import ShapeCosts
 
 if TYPE_CHECKING:
     from batchserve.core.cost import CostModel
+    from batchserve.core.lengths import Lengths
     from batchserve.core.queue import Queue, ShapeQueue
     from batchserve.core.sizing import Sizing
 
@@ -22,13 +23,17 @@ class Backlog:
         sizing: The batch sizes in use.
         costs: What runs cost, by shape.
         mix: What they cost over all shapes.
+        lengths: What requests of different lengths cost, of a model that pads; None of any other.
     """
 
-    def __init__(self, queue: Queue, sizing: Sizing, costs: ShapeCosts, mix: CostModel) -> None:
+    def __init__(
+        self, queue: Queue, sizing: Sizing, costs: ShapeCosts, mix: CostModel, lengths: Lengths | None = None
+    ) -> None:
         self._queue = queue
         self._sizing = sizing
         self._costs = costs
         self._mix = mix
+        self._lengths = lengths
         self._work_s = 0.0
 
     @property
@@ -37,7 +42,9 @@ class Backlog:
         return self._costs.is_mixed
 
     def cost_of(self, shape: ShapeQueue) -> CostModel:
-        """Return what runs of a shape cost."""
+        """Return what runs of a shape cost by rows; of a model that pads by rows of the mean length."""
+        if self._lengths is not None:
+            return self._mix
         was_mixed = self._costs.is_mixed
         if not was_mixed and shape.cost is not None:
             return shape.cost
@@ -52,6 +59,9 @@ class Backlog:
 
     def work_s(self) -> float:
         """Predict the seconds that all that waits takes, each shape in batches of the useful size."""
+        if self._lengths is not None:
+            size = self._sizing.useful
+            return sum(self._lengths.ahead_s(shape.rows, shape.tokens, size) for shape in self._queue.waiting())
         changed = self._queue.changed
         if changed is None:
             return self._in_batches(self._queue.rows, self._mix)

@@ -30,7 +30,7 @@ class Batch:
         pad: How the model pads requests of different lengths; None if it does not.
         length: What its entries are padded to; 0 if the model does not pad.
         tokens: Rows times length, or the rows if the model does not pad: what the run's cost goes by.
-        padded_share: Share of the tokens that no request sent.
+        padding: Tokens that no request sent.
         output_mask: Outputs that at least one of them asked for.
         reason: Why it was cut, one of `counters.CUT_REASONS`.
         slot: Index of the slot it runs on.
@@ -50,7 +50,7 @@ class Batch:
         "length",
         "output_mask",
         "pad",
-        "padded_share",
+        "padding",
         "predicted_s",
         "reason",
         "rows",
@@ -82,13 +82,23 @@ class Batch:
         self.pad = pad
         self.length = 0
         self.tokens = rows
-        self.padded_share = 0.0
+        self.padding = 0
         if pad is not None:
             lengths = [entry.length for entry in entries]
             self.length = pad.run_length(min(lengths), max(lengths))
             self.tokens = rows * self.length
-            sent = sum(entry.rows * entry.length for entry in entries)
-            self.padded_share = 1 - sent / self.tokens if self.tokens else 0.0
+            self.padding = self.tokens - sum(entry.rows * entry.length for entry in entries)
+
+    @property
+    def padded_share(self) -> float:
+        """Share of the tokens that no request sent, from 0 to 1."""
+        return self.padding / self.tokens if self.padding else 0.0
+
+    def part_of(self, entry: Entry) -> float:
+        """Return the share of the run that an entry caused: of its rows or, where it is padded, of its own tokens."""
+        if not self.padding:
+            return entry.rows / self.rows
+        return entry.rows * entry.length / (self.tokens - self.padding)
 
     def __repr__(self) -> str:
         return f"Batch(rows={self.rows}, reason={self.reason!r}, slot={self.slot}, entries={self.entries!r})"
@@ -118,7 +128,7 @@ def gather(batch: Batch) -> tuple[Array, ...]:
     else:
         parts = [entry.ticket.request.inputs for entry in entries]
     columns = zip(*parts, strict=True)
-    if pad is not None and batch.padded_share:
+    if pad is not None and batch.padding:
         return tuple([pad.join(index, column, batch.rows, batch.length) for index, column in enumerate(columns)])
     return tuple([_joined(column, batch.rows) for column in columns])
 
@@ -158,7 +168,7 @@ def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> Non
                 raise BadBackendOutput(
                     f"output {position} of the run has shape {list(output.shape)}, expected {batch.rows} rows first"
                 )
-    if batch.pad is not None and batch.padded_share:
+    if batch.pad is not None and batch.padding:
         _scatter_padded(batch, outputs, batch.pad)
         return
     entries, computed = batch.entries, batch.output_mask

@@ -126,6 +126,17 @@ class CostModel:
         if len(self._surprises) == 3:
             self._follow_change()
 
+    def mirror(self, other: CostModel, scale: float) -> None:
+        """Become another curve whose rows count `scale` times as much, such as one by tokens at some length."""
+        other._refresh()
+        self.q, self.overhead_s = other.q, other.overhead_s
+        self._rows = [rows * scale for rows in other._rows]
+        self._seconds = list(other._seconds)
+        self._classes = dict(enumerate(zip(self._rows, self._seconds, strict=True)))
+        self._prior = (other._prior[0], other._prior[1])
+        self._is_stale = False
+        self.version += 1
+
     def _move(self, number: int, rows: float, seconds: float) -> None:
         known = self._classes.get(number)
         if known is None:

@@ -42,6 +42,8 @@ class Counters:
         rows: Rows of the completed requests.
         executions: Runs that succeeded.
         failed_executions: Runs that failed, repeated halves included.
+        tokens: Rows times length of the runs that succeeded, where the model pads.
+        padding: Of those, what no request sent.
         in_place: Runs that were done on the event loop's thread, because they are shorter than a hand-over.
         batches: Runs started, by cut reason.
         refusal_delays: Requests refused at the queue, by the class of the time from their last byte until then.
@@ -60,6 +62,8 @@ class Counters:
     rows: int = 0
     executions: int = 0
     failed_executions: int = 0
+    tokens: int = 0
+    padding: int = 0
     in_place: int = 0
     batches: dict[str, int] = field(default_factory=lambda: _zeros(CUT_REASONS))
     refusal_delays: list[int] = field(default_factory=lambda: [0] * (len(REFUSAL_BOUNDS_S) + 1))

@@ -108,5 +108,5 @@ class FairShare:
             ticket = entry.ticket
             if ticket.account is not None:
                 share = entry.rows / ticket.request.rows
-                difference_s = spent_s * entry.rows / batch.rows - ticket.charged_s * share
+                difference_s = spent_s * batch.part_of(entry) - ticket.charged_s * share
                 ticket.account.finish = max(0.0, ticket.account.finish + difference_s / ticket.account.weight)

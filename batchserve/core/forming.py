@@ -28,12 +28,12 @@ class Selection(NamedTuple):
     may_wait: bool
 
 
-def is_hopeless(shape: ShapeQueue, cost: CostModel, now: float) -> bool:
-    """Tell whether the head of a shape could not finish in time even if it ran alone and at once.
+def is_hopeless(shape: ShapeQueue, alone_s: float, now: float) -> bool:
+    """Tell whether the head of a shape could not finish in time even if it ran alone, for `alone_s`, and at once.
 
-    Before any run was seen nothing is: a guess is good enough to plan by, not to turn somebody away.
+    Before any run was seen nobody should ask: a guess is good enough to plan by, not to turn somebody away.
     """
-    return not cost.is_empty and now + cost.mean(1) > shape.head.ticket.deadline_s
+    return now + alone_s > shape.head.ticket.deadline_s
 
 
 def select(

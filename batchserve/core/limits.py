@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from batchserve.core.padding import PadRule
     from batchserve.core.request import Request
 
 __all__ = ["Limits"]
@@ -34,6 +35,7 @@ class Limits:
         is_fair: True if clients share the model's time evenly.
         client_weights: Shares of clients that have more or less than 1.
         max_clients: Clients that are kept apart at once.
+        pad: How requests of different lengths are padded to share a run; None if they are not.
     """
 
     RECONFIGURABLE: ClassVar[tuple[str, ...]] = (
@@ -62,6 +64,7 @@ class Limits:
     is_fair: bool = False
     client_weights: Mapping[str, float] = field(default_factory=dict)
     max_clients: int = 1000
+    pad: PadRule | None = None
 
     @property
     def horizon_s(self) -> float:

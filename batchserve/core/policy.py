@@ -21,6 +21,7 @@ from batchserve.core.device import Device
 from batchserve.core.fairness import FairShare
 from batchserve.core.holding import Holder
 from batchserve.core.ledger import Ledger
+from batchserve.core.lengths import Lengths
 from batchserve.core.queue import Queue, ShapeQueue
 from batchserve.core.sizing import Sizing
 from batchserve.core.slots import Slots
@@ -65,10 +66,12 @@ class Policy:
     Args:
         name: The model's name, for messages.
         limits: Its configuration.
-        cost: What its runs cost; every successful run is fed to it.
+        cost: What its runs cost, by rows or, if it pads, by rows times length; every successful run is fed to it.
         device: Where it runs, shared with others; None for one of its own.
 
     Attributes:
+        cost: What its runs cost by rows; if it pads, by rows of the mean length.
+        lengths: What they cost by length, and what runs together; None if it does not pad.
         queue: What waits.
         slots: Where it runs.
         arrivals: How many rows come in.
@@ -84,18 +87,19 @@ class Policy:
     def __init__(self, name: str, limits: Limits, cost: CostModel, device: Device | None = None) -> None:
         self.name = name
         self.limits = limits
-        self.cost = cost
+        self.lengths = Lengths(limits.pad, cost, limits.horizon_s) if limits.pad is not None else None
+        self.cost = cost if self.lengths is None else self.lengths.by_rows
         self.device = device or Device(limits.slots)
         self.queue = Queue(limits.priority_levels, is_fair=limits.is_fair)
         self.slots = Slots(limits.slots, limits.run_timeout_s, self.device)
         self.arrivals = Rate(limits.latency_target_s)
-        self.sizing = Sizing(cost, limits.run_rows)
+        self.sizing = Sizing(self.cost, limits.run_rows)
         self.fair = FairShare(limits.client_weights, limits.max_clients) if limits.is_fair else None
         self.parallel = float(limits.slots)
         self.virtual_s = self.charged_s = 0.0
         self.decided_s = 0.0
-        self._costs = ShapeCosts(cost, limits.horizon_s)
-        self.backlog = Backlog(self.queue, self.sizing, self._costs, cost)
+        self._costs = ShapeCosts(self.cost, limits.horizon_s)
+        self.backlog = Backlog(self.queue, self.sizing, self._costs, self.cost, self.lengths)
         self._ledger = Ledger(name, self.queue, self.fair)
         self._holder = Holder(self.queue, self.slots, self.sizing, self.backlog.cost_of)
         self._middle_level = (limits.priority_levels + 1) // 2
@@ -221,8 +225,14 @@ class Policy:
         ended: list[Ticket] = []
         if ok:
             counters.executions += 1
+            if self.lengths is not None:
+                counters.tokens += batch.tokens
+                counters.padding += batch.padding
             if took_s is not None and counters.executions > 1:  # the first run after a load pays for more than itself
-                self._costs.observe(batch.entries[0].ticket.request.key, batch.rows, took_s, overhead_s)
+                if self.lengths is not None:
+                    self.lengths.observe(batch, took_s, overhead_s)
+                else:
+                    self._costs.observe(batch.entries[0].ticket.request.key, batch.rows, took_s, overhead_s)
                 if self.fair is not None:
                     self.fair.settle(batch, took_s + overhead_s)
             for entry in batch.entries:
@@ -307,9 +317,12 @@ class Policy:
         while (chosen := self._holder.choose(self.limits, now, may_hold=may_hold)) is not None:
             shape, reason = chosen
             cost = self.backlog.cost_of(shape)
-            if forming.is_hopeless(shape, cost, now) and not self._is_lone():
+            alone_s = cost.mean(1) if self.lengths is None else self.lengths.alone_s(shape.head)
+            if not cost.is_empty and forming.is_hopeless(shape, alone_s, now) and not self._is_lone():
                 self._ledger.expire(shape.head.ticket, decision.ended, is_early=True)
                 continue
+            if self.lengths is not None:
+                return self._start_window(self.lengths, shape, reason, decision, now, may_hold=may_hold)
             selection = forming.select(shape, cost, self.sizing, now, partial(self._give_up, decision))
             if may_hold and self._is_held(shape, selection, now):
                 return False
@@ -336,17 +349,23 @@ class Policy:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, ticket: Ticket, shape: ShapeQueue) -> None:
-        rows, size = ticket.request.rows, self._max_rows
+        rows, size, length = ticket.request.rows, self._max_rows, ticket.request.length
+        if self.lengths is not None:
+            self.lengths.note(length)
         if not shape.rows:
             shape.held_since_s = None
         if self.fair is not None:
             full = self.sizing.useful
-            self.fair.charge(ticket, rows * self.backlog.cost_of(shape).mean(full) / full)
+            if self.lengths is None:
+                row_s = self.backlog.cost_of(shape).mean(full) / full
+            else:
+                row_s = self.lengths.row_s(length, full)
+            self.fair.charge(ticket, rows * row_s)
         if rows <= size:
-            ticket.entries = (Entry(ticket, 0, rows, self._numbers),)
+            ticket.entries = (Entry(ticket, 0, rows, self._numbers, length),)
         else:
             ticket.entries = tuple(
-                Entry(ticket, first, min(size, rows - first), self._numbers + part)
+                Entry(ticket, first, min(size, rows - first), self._numbers + part, length)
                 for part, first in enumerate(range(0, rows, size))
             )
         ticket.pending = len(ticket.entries)
@@ -384,6 +403,30 @@ class Policy:
         if reason != "deadline" and (taken >= useful or shape.rows):
             reason = "full"
         batch = self._start(entries, reason, decision, now, cost)
+        self._end_hold(shape, batch, now)
+
+    def _start_window(
+        self, lengths: Lengths, shape: ShapeQueue, reason: str, decision: Decision, now: float, *, may_hold: bool
+    ) -> bool:
+        """Start the window of lengths that comes next, unless it is all that waits and is held (section 9)."""
+        useful = self.sizing.useful
+        entries = lengths.next_batch(self.queue, shape, self.limits, useful, now)
+        rows = sum(entry.rows for entry in entries)
+        may_wait = rows < useful and len(entries) == shape.entries
+        if may_hold and self._is_held(shape, forming.Selection(rows, may_wait), now):
+            return False
+        for level in {entry.ticket.level for entry in entries}:
+            self.queue.pick(shape, [entry for entry in entries if entry.ticket.level == level])
+        if self.is_draining:
+            reason = "drain"
+        elif rows >= useful:
+            reason = "full"
+        elif shape.rows:
+            reason = "shape"  # the lengths of those that wait on are too different
+        self._end_hold(shape, self._start(entries, reason, decision, now), now)
+        return True
+
+    def _end_hold(self, shape: ShapeQueue, batch: Batch, now: float) -> None:
         if shape.held_since_s is not None:
             batch.held_s, shape.held_since_s = now - shape.held_since_s, None
 
@@ -405,8 +448,10 @@ class Policy:
         cost = cost or self.cost
         self._ledger.start(entries)
         self.counters.batches[reason] += 1
-        batch = Batch(entries, reason, self.slots.next_index(), now)
-        batch.predicted_s = cost.mean(batch.rows)
+        batch = Batch(entries, reason, self.slots.next_index(), now, self.limits.pad)
+        if self.lengths is not None:
+            cost = self.lengths.by_tokens
+        batch.predicted_s = cost.mean(max(1, batch.tokens))
         batch.upper_s = cost.q * batch.predicted_s
         self.slots.start(batch)
         self.device.charge(self, batch.predicted_s)

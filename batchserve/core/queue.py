@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from batchserve.core.arrivals import Gaps
@@ -69,6 +69,7 @@ class ShapeQueue:
         key: The shape key.
         rows: Rows waiting.
         entries: Entries waiting.
+        tokens: Rows times length of what waits, where the model pads.
         lanes: One lane for each priority level, most important first.
         arrivals: Entries in order of arrival; some may have left.
         gaps: How requests of this key come in.
@@ -78,12 +79,25 @@ class ShapeQueue:
         hold_end_s: When that hold ends at the latest, unless a timer of the configuration says otherwise.
     """
 
-    __slots__ = ("arrivals", "cost", "entries", "gaps", "held_since_s", "hold_end_s", "key", "lanes", "rows", "work_s")
+    __slots__ = (
+        "arrivals",
+        "cost",
+        "entries",
+        "gaps",
+        "held_since_s",
+        "hold_end_s",
+        "key",
+        "lanes",
+        "rows",
+        "tokens",
+        "work_s",
+    )
 
     def __init__(self, key: ShapeKey, levels: int) -> None:
         self.key = key
         self.rows = 0
         self.entries = 0
+        self.tokens = 0
         self.gaps = Gaps()
         self.cost: CostModel | None = None
         self.work_s = 0.0
@@ -172,6 +186,7 @@ class Queue:
             self._latest_s = ticket.deadline_s
         shape.rows += rows
         shape.entries += 1
+        shape.tokens += rows * entry.length
         if self.changed is not None:
             self.changed.add(shape)
         self.rows += rows
@@ -221,6 +236,43 @@ class Queue:
                 break
         shape.forget_dead()
         return taken
+
+    def peek(self, shape: ShapeQueue, level: int, most: int) -> list[Entry]:
+        """Return the first entries of a shape and level, in order, without taking them.
+
+        O(waiting) with a small constant: the heap is put in order, which keeps it a heap.
+        """
+        lane = shape.lanes[level - 1]
+        lane.heap.sort()
+        found = []
+        for _, _, entry in lane.heap:
+            if entry.state is _QUEUED:
+                found.append(entry)
+                if len(found) == most:
+                    break
+        return found
+
+    def pick(self, shape: ShapeQueue, entries: Sequence[Entry]) -> None:
+        """Take entries of one shape and level out that were just peeked at; the others stay as they are."""
+        lane = shape.lanes[entries[0].ticket.level - 1]
+        for entry in entries:
+            self._leave(entry, lane, EntryState.TAKEN)
+        kept, left, seen = [], len(entries), 0
+        for item in lane.heap:
+            seen += 1
+            state = item[2].state
+            if state is _QUEUED:
+                kept.append(item)
+            elif state is EntryState.TAKEN:
+                left -= 1
+                if not left:
+                    break
+        lane.heap[:seen] = kept  # in order, as `peek` has left it
+        lane.dead -= seen - len(kept) - len(entries)
+        lane.clean()
+        if lane.heap:
+            self._note_head(lane)
+        shape.forget_dead()
 
     def first(self) -> ShapeQueue | None:
         """Return the shape whose head comes first in queue order, None if nothing waits. Amortised O(log shapes)."""
@@ -306,6 +358,7 @@ class Queue:
         shape.rows -= entry.rows
         lane.rows -= entry.rows
         shape.entries -= 1
+        shape.tokens -= entry.rows * entry.length
         if self.changed is not None:
             self.changed.add(shape)
         self.rows -= entry.rows

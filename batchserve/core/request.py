@@ -34,8 +34,8 @@ class Request:
         priority: 0 for the model's default, else 1 (most important) and up.
         size_bytes: Bytes its arrays keep alive.
         id: The client's name for it, "" for none.
-        client: Who sent it, for fairness between clients; "" if nobody asked.
         parameters: Scalars that the client sent and the server does not interpret.
+        length: Its own length on the axes that are padded, where the model pads; else 0.
         client: Who sent it, as the configured header says; "" if it says nothing.
         trace: What it is called outside; None for most.
     """
@@ -50,6 +50,7 @@ class Request:
     size_bytes: int = 0
     id: str = ""
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
+    length: int = 0
     client: str = ""
     trace: Trace | None = None
 

@@ -92,7 +92,7 @@ class Member:
         overhead_s: Seconds between the decision and the run, and so not part of what the run is measured to take.
         key_of: Names the shape of a request by its length; only requests of equal shape share a batch. All do if
             nothing is said.
-        multiple: Lengths are padded to multiples of this.
+        multiple: Lengths are padded to multiples of this, if the policy does not say what it pads to.
     """
 
     policy: Scheduled
@@ -294,7 +294,7 @@ class _Simulation:
         side.busy.add(batch.slot)
         member = side.member
         lengths = [_request(entry.ticket).length for entry in batch.entries]
-        longest = -(-max(lengths) // member.multiple) * member.multiple
+        longest = batch.length or -(-max(lengths) // member.multiple) * member.multiple
         used = sum(entry.rows * max(1, length) for entry, length in zip(batch.entries, lengths, strict=True))
         begin_s = self.now + member.overhead_s
         seconds = member.curve(Run(batch.rows, longest, begin_s)) * side.factor()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from batchserve.core.padding import PadRule
 
 __all__ = ["DATATYPES", "Array", "DataType", "ModelSignature", "TensorSpec"]
 
@@ -82,12 +85,14 @@ class ModelSignature:
         inputs: Required inputs first to last.
         outputs: Outputs first to last.
         max_batch_size: Rows in one run; 0 means no batch axis: a request is one whole run (batching.md section 3).
+        pad: How requests of different lengths are padded to share a run; None if they are not.
         output_index: Position of each output by name.
     """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int
+    pad: PadRule | None = None
     output_index: Mapping[str, int] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -172,7 +172,7 @@ class _Windows:
         is_window &= total <= max_rows
         if rule.max_tokens is not None:
             is_window &= tokens <= rule.max_tokens
-            is_window[:, 0] = True  # one request alone runs whatever its size
+        is_window[:, 0] = True  # one request alone runs whatever its size
         self.mean_s = cost.means(tokens)
         self.efficiency = np.where(is_window, _sums(worth, start, stop, rest) / self.mean_s, -1.0)
 

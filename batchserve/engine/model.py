@@ -24,12 +24,14 @@ from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
 from batchserve.engine.scheduler import Release, Reply, Scheduler
 from batchserve.engine.warmup import warm_up
+from batchserve.engine.warmup_lengths import warm_up_lengths
 from batchserve.errors import ModelLoadError, RequestError
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Backend, ModelFile, Session
     from batchserve.config import ModelConfig
     from batchserve.core.counters import Counters
+    from batchserve.core.padding import PadRule
     from batchserve.core.request import Request, Response
     from batchserve.core.sizing import Sizing
     from batchserve.core.ticket import Ticket
@@ -59,7 +61,8 @@ class Model:
         limits: The limits in force, with every default resolved; another object after each change.
         signature: Inputs, outputs and the rows of one run.
         session: What runs it.
-        curve: Rows and seconds measured at load, this one or an earlier one; ascending, empty if nothing was measured.
+        curve: Rows (tokens, if it pads) and seconds measured at load, this one or an earlier one; ascending, empty if
+            nothing was measured.
         layouts: How instances and threads compared at load; empty if there was nothing to choose.
         is_known: True if what an earlier process learnt of its costs still holds.
         load_s: Seconds from the start of the load until it was ready.
@@ -87,10 +90,10 @@ class Model:
         self.layouts = calibrated.measured
         self.load_s = load_s
         self.signature = ModelSignature(
-            session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows)
+            session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows), session.pad
         )
         self._listeners = listeners
-        self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size)
+        self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size, session.pad)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
@@ -242,7 +245,7 @@ class Model:
         chosen = self.config
         self.config = replace(self._asked, instances=chosen.instances, intra_op_threads=chosen.intra_op_threads)
         if changes.applied:
-            limits = _limits(self.config, self.limits.slots, self.signature.max_batch_size)
+            limits = _limits(self.config, self.limits.slots, self.signature.max_batch_size, self.limits.pad)
             self.limits = self.limits.reconfigured(limits)
             self._scheduler.reconfigure(self.limits)
         return changes
@@ -346,7 +349,8 @@ def _prepare(
         budget_s = max(end_s - time.monotonic(), 1e-9) if config.warmup_budget_s else 0.0
         kept = None if profiles is None else profiles.place(file, config, session)
         profile = None if kept is None else kept.read()
-        return calibrated, warm_up(file.name, session, max(1, max_rows), budget_s, profile), kept
+        warm = warm_up if session.pad is None else warm_up_lengths
+        return calibrated, warm(file.name, session, max(1, max_rows), budget_s, profile), kept
     except BaseException:
         session.close()
         raise
@@ -359,7 +363,7 @@ def _max_rows(session: Session, config: ModelConfig) -> int:
     return DEFAULT_MAX_BATCH_SIZE if config.max_batch_size is None else config.max_batch_size
 
 
-def _limits(config: ModelConfig, instances: int, max_batch_size: int) -> Limits:
+def _limits(config: ModelConfig, instances: int, max_batch_size: int, pad: PadRule | None) -> Limits:
     return Limits(
         max_batch_size=max_batch_size,
         timeout_s=config.timeout_s,
@@ -378,6 +382,7 @@ def _limits(config: ModelConfig, instances: int, max_batch_size: int) -> Limits:
         is_fair=config.fair_clients,
         client_weights=dict(config.client_weights),
         max_clients=config.max_clients,
+        pad=pad,
     )
 
 

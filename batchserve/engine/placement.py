@@ -43,16 +43,16 @@ class Placement:
         self._cost = cost
         self._may_run_in_place = may_run_in_place
 
-    def is_in_place(self, rows: int, lag_s: float) -> bool:
+    def is_in_place(self, tokens: int, lag_s: float) -> bool:
         """Say whether a run is shorter than the hand-over that it would need.
 
         Args:
-            rows: Rows of the batch.
+            tokens: Rows of the batch, times its length where the model pads: what costs are learnt by.
             lag_s: How long ago the decision was asked for: what the loop is behind.
         """
         if not self._may_run_in_place or lag_s > MAX_LAG_S or self._cost.is_empty:
             return False
-        return self._cost.recent(rows) < min(self.hop_s, MAX_IN_PLACE_S)
+        return self._cost.recent(tokens) < min(self.hop_s, MAX_IN_PLACE_S)
 
     def observe_hop(self, seconds: float) -> None:
         """Take in what a hand-over to a thread and back cost."""

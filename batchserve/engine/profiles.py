@@ -85,6 +85,7 @@ class Profiles:
             "providers": ",".join(session.providers),
             "device": config.device or "auto",
             "instances": str(config.instances),
+            "pad": "" if session.pad is None else "tokens",  # what the points go by
             **{fact: str(session.facts.get(fact, "")) for fact in _FACTS},
         }
         return ProfileFile(self._folder, name, key)

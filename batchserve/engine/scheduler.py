@@ -174,7 +174,7 @@ class Scheduler:
         """Start the batches of a decision, write the answers of those that ended without one, and set the timer."""
         here = []
         for batch in decision.batches:
-            if self._placement.is_in_place(batch.rows, lag_s):
+            if self._placement.is_in_place(batch.tokens, lag_s):
                 here.append(batch)
             else:
                 self._instances[batch.slot].start(batch)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array
     from batchserve.engine.profiles import Measured, Profile
 
-__all__ = ["WarmUp", "warm_up", "warm_up_sizes"]
+__all__ = ["STALE", "WarmUp", "measure_run", "one_row_failed", "warm_up", "warm_up_sizes"]
 
 STALE = 0.3
 """A profile is thrown away if a run takes this much more or less than it says."""
@@ -94,10 +94,10 @@ def warm_up(name: str, session: Session, max_rows: int, budget_s: float, profile
             if size in known:
                 _run(session, size)
             else:
-                known[size] = _measure(session, size)
+                known[size] = measure_run(session, size)
         except BackendError as error:
             if not done:
-                raise _one_row_failed(error) from error
+                raise one_row_failed(error) from error
             logger.warning(
                 "model %s: a run of %d rows failed, max_batch_size is lowered to %d: %s",
                 *(name, size, done[-1], error),
@@ -126,7 +126,8 @@ def _holds(name: str, session: Session, measured: Measured, budget_s: float) -> 
     return bool(checked)
 
 
-def _one_row_failed(error: BackendError) -> ModelLoadError:
+def one_row_failed(error: BackendError) -> ModelLoadError:
+    """Say that not even one row can be run."""
     return ModelLoadError(
         f"a warm-up run of one random row failed ({error}): if the model only takes special values, "
         "set warmup_budget = 0"
@@ -141,8 +142,13 @@ def _run(session: Session, rows: int) -> None:
     session.run(session.sample(rows), (1 << len(session.outputs)) - 1)
 
 
-def _measure(session: Session, rows: int) -> float:
-    inputs = session.sample(rows)
+def measure_run(session: Session, rows: int, length: int = 0) -> float:
+    """Time the second of two runs of so many rows, of padded axes so long (0: as the session likes), in seconds.
+
+    Raises:
+        BackendError: A run failed.
+    """
+    inputs = session.sample(rows, length)
     mask = (1 << len(session.outputs)) - 1
     session.run(inputs, mask)
     return _timed(session, inputs, mask)

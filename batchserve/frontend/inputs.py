@@ -17,12 +17,13 @@ from batchserve.frontend.tensor_shape import count_elements
 from batchserve.frontend.wording import count_of, listed, number, quoted, shape_text
 
 if TYPE_CHECKING:
+    from batchserve.core.padding import PadRule
     from batchserve.core.tensors import Array
     from batchserve.frontend.envelope import InputMember
     from batchserve.frontend.model_info import InputInfo, ModelInfo
     from batchserve.frontend.number_text import NumberText
 
-__all__ = ["own_bytes", "raw_input", "read_inputs"]
+__all__ = ["own_bytes", "own_length", "raw_input", "read_inputs"]
 
 
 def read_inputs(model: ModelInfo, members: list[InputMember], body: Buffer, start: int) -> tuple[list[Array], int, int]:
@@ -74,6 +75,25 @@ def read_inputs(model: ModelInfo, members: list[InputMember], body: Buffer, star
 def own_bytes(array: Array) -> int:
     """Count the memory of an array that is not a view, the strings of a BYTES tensor included."""
     return array.nbytes + (sum(map(sys.getsizeof, array.reshape(-1))) if array.dtype.hasobject else 0)
+
+
+def own_length(model: ModelInfo, pad: PadRule, arrays: list[Array]) -> int:
+    """Return what all padded axes of a request have.
+
+    Raises:
+        InvalidRequest: They have different lengths, which no padding could bring together.
+    """
+    length = pad.length_of(arrays)
+    odd = pad.odd_one(arrays)
+    if odd is not None:
+        infos = list(model.inputs.values())
+        info, axis = infos[odd[0]], odd[1]
+        raise InvalidRequest(
+            f"{info.where}: {number(arrays[odd[0]].shape[axis])} on axis {axis}, but input "
+            f"{quoted(infos[pad.where[0]].name)} has {number(length)} on axis {pad.where[1]}; expected one length, as "
+            f"the model pads them together"
+        )
+    return length
 
 
 def _read_copy(info: InputInfo, member: InputMember, count: int, body: Buffer, at: int, size: int) -> Array:

@@ -50,6 +50,7 @@ class Plan:
     priority: int
     id: str
     parameters: Mapping[str, Scalar]
+    length: int
     asked: Asked
 
     def apply(self, body: Buffer, arrival_s: float) -> Request:
@@ -71,6 +72,7 @@ class Plan:
             self.body_bytes,
             self.id,
             self.parameters,
+            self.length,
         )
 
 
@@ -111,5 +113,6 @@ class Plans:
             request.priority,
             request.id,
             request.parameters,
+            request.length,
             asked,
         )

@@ -13,7 +13,7 @@ from batchserve.core.shapes import shape_key
 from batchserve.errors import InvalidRequest
 from batchserve.frontend.answer import Answer, encode
 from batchserve.frontend.envelope import LARGE_BYTES, parse
-from batchserve.frontend.inputs import raw_input, read_inputs
+from batchserve.frontend.inputs import own_length, raw_input, read_inputs
 from batchserve.frontend.model_info import ModelInfo
 from batchserve.frontend.parameters import NO_OPTIONS, request_options
 from batchserve.frontend.plans import LONGEST_JSON
@@ -71,10 +71,11 @@ def _decode_json(model: ModelInfo, body: Buffer, header: Buffer, arrival_s: floa
     outputs, binary, mask = requested_outputs(model, envelope.outputs, options.binary_outputs)
     arrays, rows, held_bytes = read_inputs(model, envelope.inputs, body, start)
     identifier = envelope.id or ""
+    pad = model.signature.pad
     request = Request(
         inputs=tuple(arrays),
         rows=rows,
-        key=shape_key(arrays, is_batching=model.signature.max_batch_size > 0),
+        key=shape_key(arrays, is_batching=model.signature.max_batch_size > 0, pad=pad),
         output_mask=mask,
         arrival_s=arrival_s,
         timeout_s=options.timeout_s if model.allow_timeout_override else None,
@@ -82,6 +83,7 @@ def _decode_json(model: ModelInfo, body: Buffer, header: Buffer, arrival_s: floa
         size_bytes=held_bytes,
         id=identifier,
         parameters=options.rest,
+        length=0 if pad is None else own_length(model, pad, arrays),
     )
     return request, Asked(identifier, outputs, binary)
 

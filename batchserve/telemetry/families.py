@@ -78,6 +78,8 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_failed_rows_total", "counter", "Rows of requests that the model failed on.", unit="rows"),
     Family("batchserve_executions_total", "counter", "Runs of batches that came back.", (*_MODEL, "outcome")),
     Family("batchserve_executions_in_place_total", "counter", "Runs done on the event loop's thread."),
+    Family("batchserve_tokens_total", "counter", "Rows times length of successful runs, where the model pads."),
+    Family("batchserve_padding_tokens_total", "counter", "Of those tokens, padding that no request sent."),
     Family("batchserve_batches_total", "counter", "Runs started, by why the batch was cut.", (*_MODEL, "reason")),
     Family(
         "batchserve_request_duration_seconds",

@@ -204,6 +204,8 @@ class ModelSeries:
         page.number("batchserve_executions_total", (*labels, "ok"), total.executions)
         page.number("batchserve_executions_total", (*labels, "failed"), total.failed_executions)
         page.number("batchserve_executions_in_place_total", labels, total.in_place)
+        page.number("batchserve_tokens_total", labels, total.tokens)
+        page.number("batchserve_padding_tokens_total", labels, total.padding)
         for reason, count in total.batches.items():
             page.number("batchserve_batches_total", (*labels, reason), count)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from support.command import PATIENCE_S, clean_environment, run_command
 from support.onnx_models import identity, save, zipmap
+from support.sequence_models import attention_encoder
 
 
 @pytest.fixture
@@ -55,6 +56,22 @@ def test_check_tells_each_failure_with_its_reason_and_exits_with_1(repository: P
     assert "plain, version 1" in done.stdout
     assert done.stdout.endswith("1 of 5 models can be served\n")
     assert "Traceback" not in done.stderr
+
+
+def test_check_proposes_padding_where_names_make_it_plain_and_takes_its_own_proposal(tmp_path: Path) -> None:
+    save(attention_encoder(), tmp_path / "encoder.onnx")
+    done = run_command("check", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "requests of different lengths could share runs, as runs have proved" in done.stdout
+    found = re.search(r"^ +pad = (\{.*\})$", done.stdout, re.MULTILINE)
+    assert found is not None, done.stdout
+    done = run_command("check", tmp_path, "--set", f"models.encoder.pad={found[1]}")
+    assert done.returncode == 0, done.stderr
+    assert re.search(
+        r"^  padding +to a multiple of 8: rows of 1 to 34 gave the same answers", done.stdout, re.MULTILINE
+    )
+    assert "8 tokens" in done.stdout
+    assert "could share runs" not in done.stdout
 
 
 def test_check_warns_of_fields_that_are_not_used(repository: Path) -> None:
