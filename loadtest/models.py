@@ -135,6 +135,10 @@ MAKERS: dict[str, Maker] = {
         "transformer encoder of 6 layers, 384 wide, texts of any length to 512: what mixed lengths are measured with",
         lambda: networks.encoder("encoder"),
     ),
+    "scorer": Maker(
+        "scores texts of any length with a head of 72 MB of weights: batching pays though lengths differ",
+        lambda: networks.scorer("scorer"),
+    ),
     "residual": Maker(
         "residual convolution net of 18 layers for images of 112 x 112",
         lambda: networks.residual("residual"),

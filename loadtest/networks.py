@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-__all__ = ["encoder", "residual"]
+__all__ = ["encoder", "residual", "scorer"]
 
 Array = npt.NDArray[Any]
 
@@ -89,6 +89,31 @@ def encoder(name: str, layers: int = 6, width: int = 384, heads: int = 12, words
         for key in ("input_ids", "attention_mask")
     ]
     return graph.model(name, inputs, [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", width])])
+
+
+def scorer(name: str, width: int = 256, inner: int = 512, head: int = 4096, words: int = 8192) -> ModelProto:
+    """Build a scorer of texts whose head is bound by its weights: batching it pays on a CPU although lengths differ.
+
+    `input_ids`, `attention_mask` `int64[batch, length]` to `scores` `float32[batch, 64]`: a small net for each word,
+    the mean over those that are not masked, and a head of 72 MB that every run reads once, however many rows it has.
+    """
+    graph = _Graph()
+    add, scale = graph.add, 1 / np.sqrt(width)
+    hidden = add("Gather", graph.normal(words, width, scale=1.0), "input_ids")
+    hidden = add("Relu", _linear(graph, hidden, width, inner, scale))
+    hidden = _linear(graph, hidden, inner, width, scale)
+    weight = add("Unsqueeze", add("Cast", "attention_mask", to=TensorProto.FLOAT), graph.numbers(2))
+    total = add("ReduceSum", add("Mul", hidden, weight), graph.numbers(1), keepdims=0)
+    mean = add("Div", total, add("ReduceSum", weight, graph.numbers(1), keepdims=0))
+    wide = add("Relu", _linear(graph, mean, width, head, scale))
+    wide = add("Relu", _linear(graph, wide, head, head, float(np.sqrt(2 / head))))
+    out = add("MatMul", wide, graph.normal(head, 64, scale=float(1 / np.sqrt(head))))
+    add("Identity", out, output="scores")
+    inputs = [
+        helper.make_tensor_value_info(key, TensorProto.INT64, ["batch", "length"])
+        for key in ("input_ids", "attention_mask")
+    ]
+    return graph.model(name, inputs, [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 64])])
 
 
 def _linear(graph: _Graph, source: str, fan_in: int, fan_out: int, scale: float) -> str:
