@@ -140,3 +140,15 @@ def test_long_requests_are_not_starved(load: float) -> None:
     assert good[long].mean() >= 0.8 * good.mean()
     if load < 1:
         assert record.within(target_s) >= 0.96
+
+
+def test_standing_queue_leaves_enough_to_choose_from() -> None:
+    """After 20 times the target the queue is kept short, but not so short that windows are mostly padding."""
+    curve = GPU_LIKE
+    limit = ideal_limit("gpu", tuple(UNIFORM))
+    target_s = 4 * curve(Run(ROWS, 128))
+    traffic = poisson(2 * limit, 40 * target_s, 1).with_lengths(UNIFORM, seed=3)
+    [record] = simulate([Member(padded(curve, target_s), curve, traffic)], seed=2)
+    standing = record.between(25 * target_s, 38 * target_s)
+    assert standing.goodput(target_s) >= 0.8 * limit
+    assert standing.runs.padded_share < 0.2
