@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from batchserve.core.ticket import Entry, EntryState, Ticket
+from batchserve.core.ticket import Entry, EntryState
 
 if TYPE_CHECKING:
     from batchserve.core.cost import CostModel
@@ -33,7 +33,9 @@ def is_hopeless(shape: ShapeQueue, alone_s: float, now: float) -> bool:
 
     Before any run was seen nobody should ask: a guess is good enough to plan by, not to turn somebody away.
     """
-    return now + alone_s > shape.head.ticket.deadline_s
+    head = shape.head.ticket
+    # While a part of a split request runs or is about to, the rest is not given up: that run would be for nothing.
+    return not head.running and now + alone_s > head.deadline_s
 
 
 def select(
@@ -54,7 +56,7 @@ def select(
         return Selection(rows, may_wait=rows < sizing.useful)
     fitting = cost.largest_within(slack_s, rows)
     # If old requests hold the batch down, a few that are nearly late are given up, so that the many behind are not.
-    while fitting < min(sizing.need, shape.rows) and shape.entries > _queued_parts(shape.head.ticket):
+    while fitting < min(sizing.need, shape.rows) and _may_be_given_up(shape):
         expire(shape.head)
         rows = min(shape.rows, sizing.useful)
         fitting = cost.largest_within(shape.head.ticket.deadline_s - now, rows)
@@ -76,5 +78,7 @@ def whole_steps(rows: int, shape: ShapeQueue, limits: Limits, cost: CostModel, n
     return smaller
 
 
-def _queued_parts(ticket: Ticket) -> int:
-    return sum(entry.state is EntryState.QUEUED for entry in ticket.entries)
+def _may_be_given_up(shape: ShapeQueue) -> bool:
+    """True if others wait behind the head's request, and no part of it runs."""
+    ticket = shape.head.ticket
+    return not ticket.running and shape.entries > sum(entry.state is EntryState.QUEUED for entry in ticket.entries)

@@ -214,8 +214,7 @@ class PolicyMachine(RuleBasedStateMachine):
         assert 0 <= batch.slot < self.limits.slots
         assert all(batch.slot != other.slot for other, _ in self.running)
         for entry in batch.entries:
-            # a part may be found hopeless in the step that started the one before it
-            assert entry.ticket.outcome is None or entry.is_part, "no run for who has ended"
+            assert entry.ticket.outcome is None, "no run for who has ended"
             assert entry.ticket.deadline_s > self.now, "no dead work"
             assert not any(entry in other.entries for other, _ in self.running), "in two batches"
         if batch.reason == "isolate":

@@ -112,3 +112,15 @@ def test_preferred_size_makes_nobody_late() -> None:
         policy.arrive(make_request(timeout_s=0.015), 0.0)  # time for one run, not for a second after it
     policy.finish(blocker, 0.005, ok=True)
     assert policy.decide(0.005).batches[0].rows == 9
+
+
+def test_rest_of_a_split_request_is_not_given_up_while_a_part_of_it_starts() -> None:
+    """Found by Hypothesis: the part that was cut in the same step would have run for nothing."""
+    policy = make_policy(LINE, max_batch_size=8, slots=3, priority_levels=3)
+    occupy(policy)
+    policy.arrive(make_request(), 0.0)
+    split = policy.arrive(make_request(9, timeout_s=0.0001, priority=3), 0.0)
+    decision = policy.decide(0.0)
+    for batch in decision.batches:
+        assert all(entry.ticket.outcome is None for entry in batch.entries)
+    assert split.outcome is not Outcome.EXPIRED or not split.is_started

@@ -95,7 +95,7 @@ def test_place_that_cannot_be_written_or_read_is_told_and_nothing_else_happens(
 
 
 def session(**facts: str) -> SimpleNamespace:
-    return SimpleNamespace(providers=("CPUExecutionProvider",), facts={"runtime": "1", "cores": "2", **facts})
+    return SimpleNamespace(pad=None, providers=("CPUExecutionProvider",), facts={"runtime": "1", "cores": "2", **facts})
 
 
 def test_place_depends_on_all_that_costs_depend_on(tmp_path: Path) -> None:
