@@ -18,11 +18,10 @@ from batchserve.engine.profiles import Profiles
 from batchserve.engine.repository import Repository
 from batchserve.frontend.server import Server
 from batchserve.frontend.services import Services
+from batchserve.telemetry.gauging import Gauging
 from batchserve.telemetry.live import Live
 from batchserve.telemetry.log_control import LogControl
 from batchserve.telemetry.logging import StateLog, log_access
-from batchserve.telemetry.looplag import LoopLag
-from batchserve.telemetry.metrics import Metrics
 from batchserve.telemetry.span_pipe import SpanPipe, require_opentelemetry
 from batchserve.telemetry.statistics import Statistics
 from batchserve.telemetry.tracing import Tracing
@@ -71,13 +70,16 @@ class Assembly:
     def __init__(self, settings: Settings, sources: Sequence[ModelSource]) -> None:
         runtime = require_runtime()
         config = settings.server
-        metrics, statistics = Metrics(str(runtime.__version__)), Statistics()
         self._reloading = Reloading(settings)
         log_control = LogControl(config.log_level)
         log_control.install()
-        self._lag = LoopLag(metrics.observe_lag)
+        statistics = Statistics()
+        self._gauging = Gauging(str(runtime.__version__)) if config.metrics else None
+        metrics = None if self._gauging is None else self._gauging.metrics
         self._pool = ThreadPoolExecutor(_POOL_THREADS, thread_name_prefix="helper")
-        listeners: list[Listener] = [metrics, statistics, StateLog()]
+        listeners: list[Listener] = [statistics, StateLog()]
+        if metrics is not None:
+            listeners.insert(0, metrics)
         self._spans = SpanPipe(config.trace_endpoint) if config.tracing else None
         tracing = None
         if self._spans is not None:
@@ -97,21 +99,23 @@ class Assembly:
                 repository=self.repository,
                 config=config,
                 statistics=statistics.entry,
-                render_metrics=metrics.render,
+                render_metrics=None if metrics is None else metrics.render,
                 reload_config=partial(self._reloading.reload_model, self.repository),
                 pool=self._pool,
                 access_log=log_access if config.access_log else None,
-                live=Live(self.repository.models, listeners, metrics.totals, metrics.lag_max),
+                live=None
+                if metrics is None
+                else Live(self.repository.models, listeners, metrics.totals, metrics.lag_max),
                 tracer=tracing,
                 log_settings=log_control.update,
             )
         )
-        metrics.watch_http(
-            responses=lambda: self.server.responses,
-            connections=lambda: self.server.open_connections,
-            inflight_bytes=lambda: self.server.held_bytes,
-            buffers=lambda: self.server.buffers,
-        )
+        if metrics is not None:
+            metrics.watch_http(
+                responses=lambda: self.server.responses,
+                numbers=lambda: self.server.numbers,
+                buffers=lambda: self.server.buffers,
+            )
 
     async def start(self) -> None:
         """Listen. Models are loaded afterwards, so that probes get their answers meanwhile.
@@ -122,7 +126,8 @@ class Assembly:
         await self.server.start()
         if self._spans is not None:
             await self._spans.start()
-        self._lag.start(asyncio.get_running_loop())
+        if self._gauging is not None:
+            self._gauging.start(asyncio.get_running_loop())
 
     async def load(self) -> None:
         """Load every model; those that fail keep their reason."""
@@ -142,8 +147,9 @@ class Assembly:
 
     async def close(self) -> None:
         """Give everything back; without a `drain` before, connections are cut. May be called again."""
-        self._lag.stop()
         self._reloading.close()
+        if self._gauging is not None:
+            self._gauging.stop()
         await self.server.close()
         await self.repository.drain(0)
         if self._spans is not None:

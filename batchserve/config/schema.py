@@ -144,6 +144,7 @@ class ServerConfig:
         True, flag(), "Keep what is learnt of each model's costs in `cache_dir`, so that the next start knows it."
     )
     allow_partial: bool = _key(False, flag(), "Be ready although some model failed to load.")
+    metrics: bool = _key(True, flag(), "Answer `/metrics`; `false` measures nothing, answers 404 and shows no console.")
     log_level: str = _key("info", choice("debug", "info", "warning", "error"), "Least important log line written.")
     log_format: str = _key("text", choice("text", "json"), "Form of log lines.")
     tracing: bool = _key(False, flag(), "Record spans of requests and batches; needs the extra `otel`.")

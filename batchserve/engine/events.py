@@ -57,6 +57,7 @@ class BatchEnded:
         late: How many of those were past their deadline when they were done.
         predicted_s: Seconds from cut to return that were expected when it was cut.
         held_s: Seconds for which it was held on purpose before that.
+        answered_s: Their answers had been written, or handed to whoever writes them; not before `done_s`.
         trace_ids: W3C trace id of each of those requests, "" for one without; empty if none has one.
         traced: Those of them whose spans are recorded here.
         cut_s: When it was cut.
@@ -78,6 +79,7 @@ class BatchEnded:
     late: int
     predicted_s: float = 0.0
     held_s: float = 0.0
+    answered_s: float = 0.0
     trace_ids: Sequence[str] = ()
     traced: Sequence[TracedRequest] = ()
     cut_s: float = 0.0
@@ -115,6 +117,10 @@ class Listener(Protocol):
         """
         ...
 
+    def load_ended(self, name: str, version: int, *, ok: bool) -> None:
+        """Note that a load ended. A failed reload changes nothing, so nothing else is told of it."""
+        ...
+
     def batch_ended(self, model: Model, event: BatchEnded) -> None:
         """Note one execution."""
         ...
@@ -128,6 +134,9 @@ class NullListener:
     """Hears nothing; the base for listeners that care about part of it."""
 
     def model_state(self, name: str, version: int, state: str, reason: str, model: Model | None) -> None:
+        """Ignore."""
+
+    def load_ended(self, name: str, version: int, *, ok: bool) -> None:
         """Ignore."""
 
     def batch_ended(self, model: Model, event: BatchEnded) -> None:

@@ -137,6 +137,16 @@ class Model:
         return self.limits.max_queue_size
 
     @property
+    def latency_target_s(self) -> float | None:
+        """The longest time that a request should take; None if none is set."""
+        return self.limits.latency_target_s
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that comes first, as the runtime names it; "" if the runtime names none."""
+        return next(iter(self.session.providers), "")
+
+    @property
     def max_queue_delay_s(self) -> float | None:
         """How long a part-filled batch is held; None for `auto`."""
         return self.limits.max_queue_delay_s

@@ -210,6 +210,7 @@ class Repository:
             except ModelLoadError as error:
                 if not named.versions:
                     named.problem = str(error)
+                self._tell_loads(name, named.versions, ok=False)
                 logger.error("model %s cannot be served: %s", name, error)  # noqa: TRY400  # the reason is the message
                 raise
             await self._load_versions(named, config, numbers)
@@ -293,7 +294,9 @@ class Repository:
                 self._set_state(named, number, ModelState.UNAVAILABLE, reason)
         if loaded:
             self._install(named, loaded)
+        self._tell_loads(name, loaded, ok=True)
         if failed:
+            self._tell_loads(name, failed, ok=False)
             raise ModelLoadError("; ".join(f"version {number}: {reason}" for number, reason in failed.items()))
 
     async def _load_version(self, source: ModelSource, number: int, config: ModelConfig) -> Model:
@@ -376,6 +379,11 @@ class Repository:
             self._reroute(named)
         for listener in self._listeners:
             listener.model_state(named.source.name, number, state, reason, model or leaving)
+
+    def _tell_loads(self, name: str, numbers: Iterable[int], *, ok: bool) -> None:
+        for number in numbers:
+            for listener in self._listeners:
+                listener.load_ended(name, number, ok=ok)
 
     def _reroute(self, named: _Named) -> None:
         name = named.source.name

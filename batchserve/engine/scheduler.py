@@ -252,7 +252,7 @@ class Scheduler:
             self._reply_errors([ticket for ticket in ended if ticket.outcome is not _COMPLETED])
         for entry in batch.entries:
             _release(entry.ticket)
-        self._on_batch(_event(batch, execution, completed, now))
+        self._on_batch(_event(batch, execution, completed, now, time.monotonic()))
 
     def _reply_errors(self, tickets: Sequence[Ticket]) -> None:
         by_outcome: dict[str, list[float]] = {}
@@ -305,7 +305,9 @@ def _release(ticket: Ticket) -> None:
         release()
 
 
-def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now: float) -> BatchEnded:
+def _event(
+    batch: Batch, execution: Execution, completed: Sequence[Ticket], now: float, answered_s: float
+) -> BatchEnded:
     traces = [ticket.request.trace for ticket in completed]
     has_traces = any(traces)
     return BatchEnded(
@@ -324,6 +326,7 @@ def _event(batch: Batch, execution: Execution, completed: Sequence[Ticket], now:
         late=sum([now > ticket.deadline_s for ticket in completed]),
         predicted_s=batch.predicted_s,
         held_s=batch.held_s,
+        answered_s=answered_s,
         trace_ids=[trace.trace_id if trace and trace.is_sampled else "" for trace in traces] if has_traces else (),
         traced=_traced(completed) if has_traces else (),
         cut_s=batch.cut_s,

@@ -257,7 +257,10 @@ class App:
         return await self.console.stream(request)
 
     async def _metrics(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
-        body, content_type = self._services.render_metrics(request.headers.get(hdrs.ACCEPT, ""))
+        render = self._services.render_metrics
+        if render is None:
+            raise NotFound("there are no metrics: server.metrics is false; start the server with server.metrics = true")
+        body, content_type = render(request.headers.get(hdrs.ACCEPT, ""))
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: content_type, hdrs.SERVER: SERVER})
 
     # Statistics and inference

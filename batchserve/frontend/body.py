@@ -40,11 +40,21 @@ class MemoryBudget:
 
     Args:
         limit_bytes: `server.max_inflight_bytes`.
+
+    Attributes:
+        held_bytes: What is held now.
+        taken_bytes: What was ever taken.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
+        self.taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        """Hold more; whoever asks has looked that there is room."""
+        self.held_bytes += size_bytes
+        self.taken_bytes += size_bytes
 
 
 class Hold:
@@ -76,7 +86,7 @@ class Hold:
                 f"no room for a body of {size_bytes} bytes: {budget.held_bytes} of server.max_inflight_bytes = "
                 f"{budget.limit_bytes} are held by other requests; retry later"
             )
-        budget.held_bytes += missing
+        budget.take(missing)
         self._size_bytes = size_bytes
 
     def __enter__(self) -> Self:

@@ -74,7 +74,7 @@ class Exchange:
         self._asked: Asked | None = None
         self._start_s = 0.0
         self._trace: Trace | None = head.trace
-        hot.budget.held_bytes += head.length
+        hot.budget.take(head.length)
 
     # --- what the connection calls --------------------------------------------------------------------------------
 

@@ -299,6 +299,8 @@ class GuardedServer(web.Server):
         self._config = config
         self._make = make
         self._open: set[OpenConnection] = set()
+        self.opened_connections = 0
+        """Connections that were ever opened."""
         self._is_finishing = False
         self._all_ended = asyncio.Event()
         self._all_ended.set()
@@ -319,6 +321,7 @@ class GuardedServer(web.Server):
         it is closed without a word; so is one that was accepted in the moment in which the server stops listening.
         """
         self._open.add(connection)
+        self.opened_connections += 1
         self._all_ended.clear()
         connection.is_surplus = len(self._open) > self._config.max_connections
         if self._is_finishing or len(self._open) > 2 * self._config.max_connections:

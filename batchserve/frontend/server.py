@@ -65,6 +65,19 @@ class Server:
         return self._app.held_bytes
 
     @property
+    def numbers(self) -> Mapping[str, float]:
+        """What the metrics `batchserve_http_…` show, by the rest of the name."""
+        budget = self._app.budget
+        return {
+            "connections": self.open_connections,
+            "connections_limit": self._config.max_connections,
+            "connections_opened_total": 0 if self._http is None else self._http.opened_connections,
+            "inflight_bytes": budget.held_bytes,
+            "inflight_limit_bytes": budget.limit_bytes,
+            "body_bytes_total": budget.taken_bytes,
+        }
+
+    @property
     def buffers(self) -> Mapping[str, int]:
         """Numbers of the pool of body buffers; empty without the fast path."""
         return {} if self._hot is None else asdict(self._hot.pool.statistics)

@@ -70,7 +70,8 @@ class Services:
         config: The `[server]` table.
         statistics: Gives the statistics entry of one model version (protocol.md section 9), of plain JSON types. Called
             on the event loop.
-        render_metrics: Takes an `Accept` header and gives the page and its content type. Called on the event loop.
+        render_metrics: Takes an `Accept` header and gives the page and its content type. Called on the event loop. None
+            if `server.metrics` is off.
         reload_config: Reads the configuration of the model of that name again, and says what changed; raises
             RequestError. Called on the event loop.
         pool: Small helper threads for large JSON and compression. Its owner shuts it down after the server is closed.
@@ -84,7 +85,7 @@ class Services:
     repository: Repository
     config: ServerConfig
     statistics: Callable[[Model], Mapping[str, object]]
-    render_metrics: Callable[[str], tuple[bytes, str]]
+    render_metrics: Callable[[str], tuple[bytes, str]] | None
     reload_config: Callable[[str], Coroutine[Any, Any, Changes]]
     pool: Executor
     access_log: AccessLog | None = None

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -17,19 +16,55 @@ from prometheus_client.core import (
 
 from batchserve.engine.events import ModelState
 
-__all__ = ["BUFFER_SOURCES", "EXECUTION_OUTCOMES", "FAMILIES", "HTTP_CLASSES", "OUTCOMES", "STATES", "Family", "Page"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from batchserve.telemetry.histogram import Bucket
+
+__all__ = [
+    "BUFFER_SOURCES",
+    "EXECUTION_OUTCOMES",
+    "FAMILIES",
+    "GC_GENERATIONS",
+    "HTTP_CLASSES",
+    "LOAD_OUTCOMES",
+    "OUTCOMES",
+    "PHASES",
+    "SERVER_NUMBERS",
+    "STATES",
+    "Family",
+    "Page",
+]
 
 OUTCOMES = ("completed", "invalid", "refused", "expired", "cancelled", "failed")
 """Each request that a model received ends in exactly one of these (batching.md section 12, invariant 1)."""
 
 EXECUTION_OUTCOMES = ("ok", "failed")
+LOAD_OUTCOMES = ("ok", "failed")
 STATES = (ModelState.LOADING, ModelState.READY, ModelState.UNLOADING, ModelState.UNAVAILABLE)
 HTTP_CLASSES = ("1xx", "2xx", "3xx", "4xx", "5xx")
 
 BUFFER_SOURCES = ("pool", "system")
 """Where a lent body buffer came from."""
 
+PHASES = ("decode", "queue", "hold", "gather", "run", "scatter", "encode")
+"""Where a completed request's time goes, in this order. All but `encode`, which comes after, add up to its duration."""
+
+GC_GENERATIONS = ("0", "1", "2")
+
+SERVER_NUMBERS = (
+    "batchserve_ready",
+    "batchserve_http_connections",
+    "batchserve_http_connections_limit",
+    "batchserve_http_connections_opened_total",
+    "batchserve_http_inflight_bytes",
+    "batchserve_http_inflight_limit_bytes",
+    "batchserve_http_body_bytes_total",
+)
+"""What the frontend knows as one number each."""
+
 _MODEL = ("model", "version")
+_GPU = ("gpu",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +95,7 @@ class Family:
             return HistogramMetricFamily(self.name, self.text, labels=self.labels, unit=self.unit)
         if self.kind == "summary":
             return SummaryMetricFamily(self.name, self.text, labels=self.labels, unit=self.unit)
-        return InfoMetricFamily(self.name.removesuffix("_info"), self.text)
+        return InfoMetricFamily(self.name.removesuffix("_info"), self.text)  # its labels come with its values
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -108,6 +143,13 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("batchserve_batch_rows", "histogram", "Rows per successful run.", unit="rows"),
     Family(
+        "batchserve_request_phase_seconds_total",
+        "counter",
+        "Where the time of completed requests went.",
+        (*_MODEL, "phase"),
+        unit="seconds",
+    ),
+    Family(
         "batchserve_hold_duration_seconds",
         "histogram",
         "Batches that were held on purpose: for how long.",
@@ -143,7 +185,6 @@ FAMILIES: tuple[Family, ...] = (
     Family("batchserve_expected_upper_ratio", "gauge", "Upper value of the expected time to its mean."),
     Family("batchserve_device_share_ratio", "gauge", "Part of its device that the model can count on."),
     Family("batchserve_overloaded", "gauge", "1 while more arrives than can be carried."),
-    Family("batchserve_latency_target_seconds", "gauge", "The latency target, 0 for none.", unit="seconds"),
     Family(
         "batchserve_latency_target_smallest_seconds",
         "gauge",
@@ -158,7 +199,17 @@ FAMILIES: tuple[Family, ...] = (
         unit="seconds",
     ),
     Family("batchserve_model_state", "gauge", "1 for the state the version is in.", (*_MODEL, "state")),
+    Family("batchserve_model_load_failed", "gauge", "1 if the version does not serve because its load failed."),
     Family("batchserve_model_load_duration_seconds", "gauge", "Last load until ready.", unit="seconds"),
+    Family("batchserve_model_loads_total", "counter", "Loads and reloads that ended, by how.", (*_MODEL, "outcome")),
+    Family("batchserve_model_provider_info", "info", "Execution provider in use.", (*_MODEL, "provider")),
+    Family(
+        "batchserve_model_latency_target_seconds",
+        "gauge",
+        "latency_target; its label is the bound of the duration's bucket.",
+        (*_MODEL, "threshold"),
+        unit="seconds",
+    ),
     Family(
         "batchserve_event_loop_lag_seconds",
         "histogram",
@@ -173,13 +224,40 @@ FAMILIES: tuple[Family, ...] = (
         (),
         unit="seconds",
     ),
+    Family(
+        "batchserve_gc_pause_seconds_total",
+        "counter",
+        "Time in the garbage collector, by the oldest generation that was looked at.",
+        ("generation",),
+        unit="seconds",
+    ),
+    Family(
+        "batchserve_gc_pause_max_seconds",
+        "gauge",
+        "Longest pause for the garbage collector in the last one to two minutes.",
+        (),
+        unit="seconds",
+    ),
+    Family("batchserve_ready", "gauge", "1 if the server is ready, as its health endpoint says.", ()),
     Family("batchserve_http_responses_total", "counter", "HTTP responses, by class of status.", ("status",)),
     Family("batchserve_http_connections", "gauge", "HTTP connections that are open.", ()),
+    Family("batchserve_http_connections_limit", "gauge", "HTTP connections that may be open: max_connections.", ()),
+    Family("batchserve_http_connections_opened_total", "counter", "HTTP connections that clients have opened.", ()),
     Family("batchserve_http_inflight_bytes", "gauge", "Request bodies held in memory.", (), unit="bytes"),
+    Family(
+        "batchserve_http_inflight_limit_bytes", "gauge", "Bytes that may be held: max_inflight_bytes.", (), unit="bytes"
+    ),
+    Family("batchserve_http_body_bytes_total", "counter", "Bytes of request bodies taken in.", (), unit="bytes"),
     Family("batchserve_buffer_used_bytes", "gauge", "Body buffers that hold a request's body.", (), unit="bytes"),
     Family("batchserve_buffer_idle_bytes", "gauge", "Body buffers kept for the next request.", (), unit="bytes"),
     Family("batchserve_buffer_high_bytes", "gauge", "Most that body buffers ever held at once.", (), unit="bytes"),
     Family("batchserve_buffers_lent_total", "counter", "Body buffers lent, by where from.", ("source",)),
+    Family("batchserve_gpu_info", "info", "What each GPU is.", (*_GPU, "name", "uuid")),
+    Family("batchserve_gpu_utilization_ratio", "gauge", "Share of time in which a kernel ran.", _GPU, unit="ratio"),
+    Family("batchserve_gpu_memory_used_bytes", "gauge", "Device memory in use, by anybody.", _GPU, unit="bytes"),
+    Family("batchserve_gpu_memory_bytes", "gauge", "Device memory there is.", _GPU, unit="bytes"),
+    Family("batchserve_gpu_power_watts", "gauge", "Power drawn.", _GPU, unit="watts"),
+    Family("batchserve_gpu_energy_joules_total", "counter", "Energy used since first seen.", _GPU, unit="joules"),
     Family("batchserve_build_info", "info", "Versions in use.", ("version", "python", "onnxruntime")),
 )
 """In the order in which they are rendered."""
@@ -197,7 +275,7 @@ class Page:
         assert isinstance(metric, CounterMetricFamily | GaugeMetricFamily), name
         metric.add_metric(labels, value)
 
-    def histogram(self, name: str, labels: Sequence[str], buckets: Sequence[tuple[str, float]], total: float) -> None:
+    def histogram(self, name: str, labels: Sequence[str], buckets: Sequence[Bucket], total: float) -> None:
         """Add one child of a histogram: its cumulative buckets and the sum of its values."""
         metric = self.metrics[name]
         assert isinstance(metric, HistogramMetricFamily), name
@@ -210,7 +288,7 @@ class Page:
         metric.add_metric(labels, count_value=count, sum_value=total)
 
     def info(self, name: str, values: dict[str, str]) -> None:
-        """Add the one sample of an info."""
+        """Add one sample of an info."""
         metric = self.metrics[name]
         assert isinstance(metric, InfoMetricFamily), name
         metric.add_metric((), values)

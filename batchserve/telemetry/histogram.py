@@ -5,13 +5,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from prometheus_client.samples import Exemplar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from batchserve.core.tensors import Array
 
-__all__ = ["DURATION_BOUNDS", "RATIO_BOUNDS", "ROW_BOUNDS", "SHARE_BOUNDS", "Histogram", "RecentMax", "cumulative"]
+__all__ = [
+    "DURATION_BOUNDS",
+    "RATIO_BOUNDS",
+    "ROW_BOUNDS",
+    "SHARE_BOUNDS",
+    "Bucket",
+    "Histogram",
+    "RecentMax",
+    "bound_name",
+    "cumulative",
+]
+
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
+"""Upper end as Prometheus writes it, how many values are at or below it, and perhaps one of them that has a trace."""
 
 DURATION_BOUNDS = tuple(0.25e-3 * 2**step for step in range(19))
 """Seconds: 0.25 ms doubled up to 65.5 s, just above the default `timeout`. A quantile read from it is right to a
@@ -35,7 +49,7 @@ def cumulative(bounds: Sequence[float], counts: Sequence[int] | Array) -> list[t
         bounds: Upper ends, ascending.
         counts: Values in each bucket, and in one more beyond the last.
     """
-    names = (*(str(float(bound)) for bound in bounds), "+Inf")
+    names = (*map(bound_name, bounds), "+Inf")
     return list(zip(names, np.cumsum(counts).tolist(), strict=True))
 
 
@@ -52,9 +66,14 @@ class Histogram:
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
-        self._bounds = np.asarray(bounds, dtype=np.float64)
-        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._usual = tuple(bounds)
         self._sum = 0.0
+        self._counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        self._lay_out(self._usual)
+
+    def _lay_out(self, bounds: Sequence[float]) -> None:
+        self._bounds = np.asarray(bounds, dtype=np.float64)
+        self._exemplars: dict[int, Exemplar] = {}
 
     @property
     def sum(self) -> float:
@@ -72,9 +91,41 @@ class Histogram:
             self._sum += float(values.sum())
             self._counts += np.bincount(self._bounds.searchsorted(values), minlength=len(self._counts))
 
-    def buckets(self) -> list[tuple[str, float]]:
-        """Return its buckets as `cumulative` does."""
-        return cumulative(self._bounds.tolist(), self._counts)
+    def mark(self, bound: float | None) -> None:
+        """Give one more bound a bucket of its own, in place of the one marked before; None for no such bound.
+
+        How many of the values so far lie at or below a new bound is not known, so those of the bucket that it cuts in
+        two count as above it. No count of a bound that stays goes back.
+        """
+        bounds = self._usual if bound is None else tuple(sorted({*self._usual, bound}))
+        if len(bounds) == len(self._bounds) and np.array_equal(bounds, self._bounds):
+            return
+        counts = np.zeros(len(bounds) + 1, dtype=np.int64)
+        np.add.at(counts, np.searchsorted(bounds, np.append(self._bounds, np.inf)), self._counts)
+        self._counts = counts
+        self._lay_out(bounds)
+
+    def exemplify(self, value: float, trace_id: str, wall_s: float) -> None:
+        """Keep a value that was observed, by its trace, in place of the bucket's last one.
+
+        Args:
+            value: At least 0.
+            trace_id: W3C trace id, 32 hexadecimal digits.
+            wall_s: When it was observed, seconds since the epoch.
+        """
+        self._exemplars[int(self._bounds.searchsorted(value))] = Exemplar({"trace_id": trace_id}, value, wall_s)
+
+    def buckets(self) -> list[Bucket]:
+        """Return the buckets, ascending and cumulative."""
+        buckets: list[Bucket] = [*cumulative(self._bounds.tolist(), self._counts)]
+        for place, exemplar in self._exemplars.items():
+            buckets[place] = (*buckets[place][:2], exemplar)
+        return buckets
+
+
+def bound_name(bound: float) -> str:
+    """Write a bound as the label `le` of its bucket."""
+    return str(float(bound))
 
 
 class RecentMax:

@@ -13,17 +13,19 @@ from prometheus_client.exposition import choose_encoder
 import batchserve
 from batchserve.core.counters import Counters
 from batchserve.engine.events import NullListener
-from batchserve.telemetry.families import BUFFER_SOURCES, HTTP_CLASSES, Page
+from batchserve.telemetry.families import BUFFER_SOURCES, GC_GENERATIONS, HTTP_CLASSES, HTTP_NUMBERS, Page
 from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
+from batchserve.telemetry.pauses import GcPauses
 from batchserve.telemetry.series import ModelSeries
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from prometheus_client.core import Metric
 
     from batchserve.engine.events import BatchEnded
     from batchserve.engine.model import Model
+    from batchserve.telemetry.gpu import GpuReading
 
 __all__ = ["Metrics"]
 
@@ -36,30 +38,35 @@ class Metrics(NullListener):
     Args:
         runtime_version: Version of ONNX Runtime, "" if there is none.
         clock: Monotonic seconds; the clock of the engine's events.
+        pauses: What is known of the garbage collector's pauses; whoever starts it stops it.
+        wall_clock: Seconds since the epoch, for exemplars.
 
     Attributes:
         registry: Holds this collector and those of the process, the platform and the garbage collector.
     """
 
-    def __init__(self, runtime_version: str = "", clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        runtime_version: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        pauses: GcPauses | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._build = {
             "version": batchserve.__version__,
             "python": platform.python_version(),
             "onnxruntime": runtime_version,
         }
         self._clock = clock
+        self._wall_clock = wall_clock
         self._series: dict[tuple[str, int], ModelSeries] = {}
         self._lag = Histogram(DURATION_BOUNDS)
         self._lag_max = RecentMax()
-        self._http: (
-            tuple[
-                Callable[[], Mapping[str, int]],
-                Callable[[], float],
-                Callable[[], float],
-                Callable[[], Mapping[str, int]],
-            ]
-            | None
-        ) = None
+        self._pauses = pauses or GcPauses(clock)
+        self._gpus: Callable[[], Sequence[GpuReading]] = tuple
+        self._responses: Callable[[], Mapping[str, int]] | None = None
+        self._http_numbers: Callable[[], Mapping[str, float]] = dict
+        self._buffers: Callable[[], Mapping[str, int]] = dict
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -71,6 +78,10 @@ class Metrics(NullListener):
     def model_state(self, name: str, version: int, state: str, reason: str, model: Model | None) -> None:
         """Note that a version changed state: its children exist from its first state on."""
         self._of(name, version).model_state(state, model, self._clock())
+
+    def load_ended(self, name: str, version: int, *, ok: bool) -> None:
+        """Count a load, also one that changed nothing."""
+        self._of(name, version).load_ended(ok=ok)
 
     def batch_ended(self, model: Model, event: BatchEnded) -> None:
         """Note the times of one execution."""
@@ -84,20 +95,22 @@ class Metrics(NullListener):
     def watch_http(
         self,
         responses: Callable[[], Mapping[str, int]],
-        connections: Callable[[], float],
-        inflight_bytes: Callable[[], float],
+        numbers: Callable[[], Mapping[str, float]],
         buffers: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         """Take the frontend's numbers from now on; until then there are none. They are asked for at each scrape.
 
         Args:
             responses: Responses sent so far by class of status: `1xx` to `5xx`; what is missing is 0. Only grows.
-            connections: Connections that are open.
-            inflight_bytes: Bytes of request bodies held, as counted against `server.max_inflight_bytes`.
+            numbers: Values of `HTTP_NUMBERS`, by the name without `batchserve_http_`; what is missing is 0.
             buffers: Numbers of the pool of body buffers: `used_bytes`, `idle_bytes`, `high_bytes`, `hits`, `misses`;
                 empty if there is no pool.
         """
-        self._http = responses, connections, inflight_bytes, buffers
+        self._responses, self._http_numbers, self._buffers = responses, numbers, buffers
+
+    def watch_gpus(self, readings: Callable[[], Sequence[GpuReading]]) -> None:
+        """Take the GPUs' numbers from now on; until then there are none. They are asked for at each scrape."""
+        self._gpus = readings
 
     def totals(self, name: str, version: int) -> Counters:
         """Return the counters of one version across reloads, as the page shows them."""
@@ -112,7 +125,7 @@ class Metrics(NullListener):
         key = (name, version)
         series = self._series.get(key)
         if series is None:
-            series = self._series[key] = ModelSeries(*key)
+            series = self._series[key] = ModelSeries(*key, self._wall_clock)
         return series
 
     # --- what it says ---------------------------------------------------------------------------------------------
@@ -124,20 +137,34 @@ class Metrics(NullListener):
             series.write(page, now)
         page.histogram("batchserve_event_loop_lag_seconds", (), self._lag.buckets(), self._lag.sum)
         page.number("batchserve_event_loop_lag_max_seconds", (), self._lag_max.read(now))
+        self._write_pauses(page, now)
         self._write_http(page)
+        self._write_gpus(page)
         page.info("batchserve_build_info", self._build)
         yield from page.metrics.values()
 
+    def _write_pauses(self, page: Page, now: float) -> None:
+        for generation, seconds in zip(GC_GENERATIONS, self._pauses.seconds, strict=True):
+            page.number("batchserve_gc_pause_seconds_total", (generation,), seconds)
+        page.number("batchserve_gc_pause_max_seconds", (), self._pauses.longest_s(now))
+
+    def _write_gpus(self, page: Page) -> None:
+        for reading in self._gpus():
+            gpu = (reading.gpu,)
+            page.info("batchserve_gpu_info", {"gpu": reading.gpu, "name": reading.name, "uuid": reading.uuid})
+            for name, value in reading.values.items():
+                page.number(name, gpu, value)
+
     def _write_http(self, page: Page) -> None:
-        if self._http is None:
+        if self._responses is None:
             return
-        responses, connections, inflight_bytes, buffers = self._http
-        counts = responses()
+        counts = self._responses()
         for status in HTTP_CLASSES:
             page.number("batchserve_http_responses_total", (status,), counts.get(status, 0))
-        page.number("batchserve_http_connections", (), connections())
-        page.number("batchserve_http_inflight_bytes", (), inflight_bytes())
-        pool = buffers()
+        numbers = self._http_numbers()
+        for name in HTTP_NUMBERS:
+            page.number(name, (), numbers.get(name.removeprefix("batchserve_http_"), 0))
+        pool = self._buffers()
         for state in ("used", "idle", "high"):
             page.number(f"batchserve_buffer_{state}_bytes", (), pool.get(f"{state}_bytes", 0))
         for source, name in zip(BUFFER_SOURCES, ("hits", "misses"), strict=True):

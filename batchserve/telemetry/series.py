@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import weakref
 from dataclasses import fields
 from itertools import chain
@@ -13,18 +14,19 @@ from batchserve.core.cost import size_start, size_starts
 from batchserve.core.counters import REFUSAL_BOUNDS_S, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
-from batchserve.telemetry.families import STATES
+from batchserve.telemetry.families import LOAD_OUTCOMES, PHASES, STATES
 from batchserve.telemetry.histogram import (
     DURATION_BOUNDS,
     RATIO_BOUNDS,
     ROW_BOUNDS,
     SHARE_BOUNDS,
     Histogram,
+    bound_name,
     cumulative,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from batchserve.core.tensors import Array
     from batchserve.engine.events import BatchEnded
@@ -58,12 +60,15 @@ class ModelSeries:
     Args:
         name: The model's name.
         version: Its version.
+        wall_clock: Seconds since the epoch, for exemplars.
     """
 
-    def __init__(self, name: str, version: int) -> None:
+    def __init__(self, name: str, version: int, wall_clock: Callable[[], float] = time.time) -> None:
         self.labels = (_label(name), str(version))
+        self._wall_clock = wall_clock
         self._state = ModelState.LOADING
         self._gone_s: float | None = None
+        self._has_failed = False
         self._model: Model | None = None
         self._forget()
 
@@ -75,6 +80,8 @@ class ModelSeries:
         self._unsettled = 0
         self._busy_s = {0: 0.0}  # by instance
         self._gather_s = self._scatter_s = 0.0
+        self._phase_s = dict.fromkeys(PHASES, 0.0)
+        self._loads = dict.fromkeys(LOAD_OUTCOMES, 0)
         self._requests = Histogram(DURATION_BOUNDS)
         self._queues = Histogram(DURATION_BOUNDS)
         self._executions = Histogram(DURATION_BOUNDS)
@@ -91,16 +98,28 @@ class ModelSeries:
         if self._is_over(now):
             self._forget()
         self._state = state
+        self._has_failed = state == ModelState.UNAVAILABLE and model is None  # one that served before left on purpose
         self._gone_s = now if state == ModelState.UNAVAILABLE else None
         if state == ModelState.READY and model is not None and model is not self._model:
             self._replace(model)
             self._load_s = model.load_s
+            self._mark_target()
             for instance in range(model.instances):
                 self._busy_s.setdefault(instance, 0.0)
             for rows in size_starts(model.limits.run_rows):
                 self._sizes.setdefault(rows, (0, 0.0))
         elif state == ModelState.UNAVAILABLE:
             self._replace(None)
+
+    def _mark_target(self) -> None:
+        """Give the target its bucket. It may change while the model serves, so this is asked at each scrape, too."""
+        if self._model is not None:
+            self._settle()  # what was observed so far belongs to the old buckets
+            self._requests.mark(self._model.latency_target_s)
+
+    def load_ended(self, *, ok: bool) -> None:
+        """Count a load."""
+        self._loads["ok" if ok else "failed"] += 1
 
     def batch_ended(self, event: BatchEnded) -> None:
         """Keep the times of a batch; they are counted later, many at once."""
@@ -130,8 +149,13 @@ class ModelSeries:
         self._events, self._unsettled = [], 0
         done_s, start_s = np.array([e.done_s for e in events]), np.array([e.start_s for e in events])
         counts = np.array([len(e.arrivals_s) for e in events])
-        self._requests.observe(np.repeat(done_s, counts) - _joined(e.arrivals_s for e in events))
-        self._queues.observe(np.repeat(start_s, counts) - _joined(e.admissions_s for e in events))
+        arrivals_s, admissions_s = _joined(e.arrivals_s for e in events), _joined(e.admissions_s for e in events)
+        queued_s = np.repeat(start_s, counts) - admissions_s
+        self._requests.observe(np.repeat(done_s, counts) - arrivals_s)
+        self._queues.observe(queued_s)
+        held_s = np.minimum(np.repeat(np.array([e.held_s for e in events]), counts), np.maximum(queued_s, 0.0))
+        waits = (_total(admissions_s - arrivals_s), _total(queued_s - held_s), _total(held_s))
+        self._add_phases(events, counts, waits)
         busy_s = np.bincount([e.instance for e in events], np.maximum(done_s - start_s, 0.0))
         for instance, seconds in enumerate(busy_s.tolist()):
             self._busy_s[instance] = self._busy_s.get(instance, 0.0) + seconds
@@ -149,6 +173,29 @@ class ModelSeries:
             self._sizes[start] = (runs + 1, seconds + max(0.0, e.run_end_s - e.run_start_s))
         self._gather_s += max(0.0, sum([e.run_start_s - e.start_s for e in good]))
         self._scatter_s += max(0.0, sum([e.done_s - e.run_end_s for e in good]))
+        traced = [e for e in events if e.trace_ids]
+        if traced:
+            self._exemplify(traced)
+
+    def _add_phases(self, events: Sequence[BatchEnded], counts: Array, waits: tuple[float, float, float]) -> None:
+        """Charge each request with its own waits and with all of its batch's work; of the writing with its share."""
+        moments = np.array(
+            [(e.start_s, e.run_start_s, e.run_end_s, e.done_s, max(e.answered_s, e.done_s)) for e in events]
+        )
+        spans = np.maximum(np.diff(moments, axis=1), 0.0)
+        gather_s, run_s, scatter_s = (counts @ spans[:, :3]).tolist()
+        encode_s = float(spans[counts > 0, 3].sum())
+        totals = (*waits, gather_s, run_s, scatter_s, encode_s)
+        for phase, seconds in zip(PHASES, totals, strict=True):
+            self._phase_s[phase] += seconds
+
+    def _exemplify(self, events: Iterable[BatchEnded]) -> None:
+        """Keep the last trace of each bucket; a minute's difference of the clocks is no matter."""
+        wall_s = self._wall_clock()
+        for event in events:
+            for trace_id, arrival_s in zip(event.trace_ids, event.arrivals_s, strict=True):
+                if trace_id:
+                    self._requests.exemplify(max(0.0, event.done_s - arrival_s), trace_id, wall_s)
 
     # --- scrape ---------------------------------------------------------------------------------------------------
 
@@ -156,10 +203,12 @@ class ModelSeries:
         """Add its samples to a page. Long after the version has gone, only that it has."""
         for name in STATES:
             page.number("batchserve_model_state", (*self.labels, name), float(name == self._state))
+        page.number("batchserve_model_load_failed", self.labels, float(self._has_failed))
         if self._is_over(now):
             self._forget()
             return
         self._settle()
+        self._mark_target()
         self._write_counters(page)
         self._write_durations(page)
         self._write_gauges(page, now)
@@ -225,7 +274,11 @@ class ModelSeries:
             page.summary("batchserve_execution_size_duration_seconds", (*labels, str(rows)), runs, seconds)
         page.number("batchserve_gather_seconds_total", labels, self._gather_s)
         page.number("batchserve_scatter_seconds_total", labels, self._scatter_s)
+        for phase, seconds in self._phase_s.items():
+            page.number("batchserve_request_phase_seconds_total", (*labels, phase), seconds)
         page.number("batchserve_model_load_duration_seconds", labels, self._load_s)
+        for outcome, count in self._loads.items():
+            page.number("batchserve_model_loads_total", (*labels, outcome), count)
 
     def _write_gauges(self, page: Page, now: float) -> None:
         labels, model = self.labels, self._model
@@ -243,6 +296,19 @@ class ModelSeries:
         self._write_scheduler(page, Gauges() if model is None else model.gauges(now))
         for instance, busy_s in sorted(self._busy_s.items()):
             page.number("batchserve_instance_busy_seconds_total", (*labels, str(instance)), busy_s)
+        if model is not None:
+            self._write_facts(page, model)
+
+    def _write_facts(self, page: Page, model: Model) -> None:
+        """Say how the serving object is set up."""
+        name, version = self.labels
+        target_s = model.latency_target_s
+        page.info(
+            "batchserve_model_provider_info", {"model": name, "version": version, "provider": model.provider or "none"}
+        )
+        if target_s is not None:
+            labels = (*self.labels, bound_name(target_s))
+            page.number("batchserve_model_latency_target_seconds", labels, target_s)
 
     def _write_scheduler(self, page: Page, gauges: Gauges) -> None:
         for name, value in (
@@ -255,7 +321,6 @@ class ModelSeries:
             ("expected_upper_ratio", gauges.upper_factor),
             ("device_share_ratio", gauges.share),
             ("overloaded", gauges.is_overloaded),
-            ("latency_target_seconds", gauges.target_s),
             ("latency_target_smallest_seconds", gauges.smallest_target_s),
             ("latency_target_attainable", gauges.is_attainable),
             ("idle_while_queued_seconds", gauges.idle_s),
@@ -265,6 +330,11 @@ class ModelSeries:
 
 def _joined(times: Iterable[Sequence[float]]) -> Array:
     return np.fromiter(chain.from_iterable(times), dtype=np.float64)
+
+
+def _total(seconds: Array) -> float:
+    """Add up spans; one that is below 0 by a hair counts as 0, so that no sum can go back."""
+    return float(np.maximum(seconds, 0.0).sum())
 
 
 def _add(total: Counters, part: Counters) -> None:

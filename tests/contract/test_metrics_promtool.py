@@ -6,10 +6,7 @@ import shutil
 import subprocess
 
 import pytest
-from support.telemetry_fakes import FakeModel, batch
-
-from batchserve.engine.events import ModelState
-from batchserve.telemetry.metrics import Metrics
+from support.telemetry_fakes import full_metrics
 
 PROMTOOL = shutil.which("promtool")
 
@@ -17,11 +14,7 @@ PROMTOOL = shutil.which("promtool")
 @pytest.mark.needs("promtool")
 def test_promtool_has_nothing_to_say_about_our_metrics() -> None:
     assert PROMTOOL is not None
-    metrics, model = Metrics("1.31.1"), FakeModel(instances=2)
-    metrics.watch_http(dict, lambda: 0, lambda: 0)
-    metrics.model_state("digits", 1, ModelState.READY, "", model)  # type: ignore[arg-type]
-    metrics.batch_ended(model, batch(3))  # type: ignore[arg-type]
-    page, _ = metrics.render()
+    page, _ = full_metrics().render()
     # The interpreter's and the process' metrics come from prometheus-client as they are.
     own = b"".join(line for line in page.splitlines(keepends=True) if b"batchserve_" in line)
     checked = subprocess.run([PROMTOOL, "check", "metrics"], input=own, capture_output=True, timeout=30, check=False)

@@ -11,14 +11,21 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.telemetry_fakes import FakeModel, batch
+from support.telemetry_fakes import full_metrics
 
 from batchserve.core.cost import size_starts
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS
-from batchserve.engine.events import ModelState
-from batchserve.telemetry.families import BUFFER_SOURCES, EXECUTION_OUTCOMES, HTTP_CLASSES, OUTCOMES, STATES
+from batchserve.telemetry.families import (
+    BUFFER_SOURCES,
+    EXECUTION_OUTCOMES,
+    GC_GENERATIONS,
+    HTTP_CLASSES,
+    LOAD_OUTCOMES,
+    OUTCOMES,
+    PHASES,
+    STATES,
+)
 from batchserve.telemetry.histogram import DURATION_BOUNDS, ROW_BOUNDS
-from batchserve.telemetry.metrics import Metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMTOOL = shutil.which("promtool")
@@ -46,12 +53,8 @@ def documented() -> dict[str, Described]:
 
 
 def exported() -> dict[str, Described]:
-    metrics, model = Metrics("1.31.1"), FakeModel(instances=2)
-    metrics.watch_http(dict, lambda: 0, lambda: 0)
-    metrics.model_state("digits", 1, ModelState.READY, "", model)  # type: ignore[arg-type]
-    metrics.batch_ended(model, batch(3))  # type: ignore[arg-type]
     found = {}
-    for family in metrics.registry.collect():
+    for family in full_metrics().registry.collect():
         assert family.samples, f"{family.name} has no samples"
         name = {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type, family.name)
         kind = "gauge" if family.type == "info" else family.type
@@ -76,10 +79,16 @@ def test_label_values_are_those_of_the_code() -> None:
     values = {row[0]: re.findall(r"`([^`]+)`", row[1]) for row in table_rows() if len(row) == 2}
     assert values.pop("`model`, `version`") == []
     assert values.pop("`slot`") == ["0"]
+    assert values.pop("`gpu`") == ["0"]
+    assert values.pop("`threshold`") == ["latency_target", "le"]
+    assert values.pop("`provider`") == ["CPUExecutionProvider"]
     assert [int(rows) for rows in values.pop("`rows`")] == size_starts(12)
     assert values == {
         "`outcome` of requests": list(OUTCOMES),
         "`outcome` of executions": list(EXECUTION_OUTCOMES),
+        "`outcome` of loads": list(LOAD_OUTCOMES),
+        "`phase`": list(PHASES),
+        "`generation`": list(GC_GENERATIONS),
         "`reason` of refusals": list(REFUSAL_REASONS),
         "`reason` of batches": list(CUT_REASONS),
         "`state`": list(STATES),

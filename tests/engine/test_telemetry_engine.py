@@ -19,7 +19,7 @@ from batchserve.core.request import Request
 from batchserve.engine.repository import Repository
 from batchserve.engine.sources import find_models
 from batchserve.errors import ModelLoadError, RequestError
-from batchserve.telemetry.families import OUTCOMES
+from batchserve.telemetry.families import OUTCOMES, PHASES
 from batchserve.telemetry.metrics import Metrics
 from batchserve.telemetry.statistics import Statistics
 
@@ -84,6 +84,11 @@ async def test_the_page_and_the_statistics_agree_with_what_clients_saw(served: S
         served.read("batchserve_request_duration_seconds_sum"), abs=1e-5
     )
     assert stats["queue"]["ns"] / 1e9 == pytest.approx(served.read("batchserve_queue_duration_seconds_sum"), abs=1e-5)
+    phases = {phase: served.read("batchserve_request_phase_seconds_total", phase=phase) for phase in PHASES}
+    assert phases["encode"] > 0
+    assert sum(phases.values()) - phases["encode"] == pytest.approx(
+        served.read("batchserve_request_duration_seconds_sum"), abs=1e-5
+    )
 
 
 async def test_requests_in_flight_are_on_the_page_while_they_wait_and_run(served: Served) -> None:
@@ -153,6 +158,8 @@ async def test_states_follow_the_repository(served: Served) -> None:
     with pytest.raises(ModelLoadError):
         await served.repository.load("digits")
     assert served.read("batchserve_model_state", state="READY") == 1
+    assert served.read("batchserve_model_loads_total", outcome="ok") == 1
+    assert served.read("batchserve_model_loads_total", outcome="failed") == 1
     await served.repository.unload("digits")
     assert served.read("batchserve_model_state", state="READY") == 0
     with pytest.raises(ModelLoadError):

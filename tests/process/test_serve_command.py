@@ -16,6 +16,8 @@ import pytest
 from support.command import COMMAND, PATIENCE_S, ServeProcess, clean_environment, run_command, wait_until_ready
 from support.onnx_models import identity, one_op, save, string_suffix, zipmap
 
+from loadtest.scrape import scrape
+
 Serve = Callable[..., ServeProcess]
 
 
@@ -139,6 +141,29 @@ def test_configuration_file_is_read_from_flag_or_variable(serve: Serve, models: 
         process.loaded()
         assert "max_batch_size 3" in process.out.text()
         assert process.err.wait_for(r'^\{.*"level": "info".*\}$') is not None
+
+
+def test_metrics_are_measured_for_the_whole_server_and_can_be_turned_off(serve: Serve, models: Path) -> None:
+    """One real request is on the page with its bytes, its connection and its load; without metrics there is no page."""
+    process = serve(models)
+    process.loaded()
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+    assert process.request("POST", "/v2/models/add_one/infer", body)[0] == 200
+    page = scrape(process.connect().port)
+    assert page.total("batchserve_http_body_bytes_total") == len(json.dumps(body))
+    assert page.total("batchserve_http_connections_opened_total") >= 2
+    assert page.total("batchserve_http_connections_limit") == 10_000
+    assert page.total("batchserve_http_inflight_limit_bytes") == 1 << 30
+    assert page.total("batchserve_model_loads_total", outcome="ok") == 1
+    assert page.total("batchserve_model_provider_info", provider="CPUExecutionProvider") == 1
+    assert page.total("batchserve_gc_pause_seconds_total", generation="2") > 0
+    off = serve(models, "--set", "server.metrics=false")
+    off.loaded()
+    status, answer = off.request("GET", "/metrics")
+    assert (status, list(answer)) == (404, ["error"])
+    assert "server.metrics" in answer["error"]
+    assert off.request("POST", "/v2/models/add_one/infer", body)[0] == 200
+    assert off.request("GET", "/v2/models/add_one/stats")[1]["model_stats"][0]["inference_count"] == 1
 
 
 def test_access_log_writes_a_line_per_request(serve: Serve, models: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from types import ModuleType, SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
 from batchserve.core.counters import Counters
 from batchserve.core.limits import Limits
-from batchserve.engine.events import BatchEnded
+from batchserve.engine.events import BatchEnded, ModelState
 from batchserve.engine.gauges import Gauges
+from batchserve.telemetry.gpu import GpuReading
+from batchserve.telemetry.metrics import Metrics
 
 
 @dataclass(eq=False)
@@ -26,11 +30,85 @@ class FakeModel:
     load_s: float = 0.5
     instances: int = 1
     max_queue_size: int = 1024
+    latency_target_s: float | None = None
+    provider: str = "CPUExecutionProvider"
     limits: Limits = field(default_factory=lambda: Limits(max_batch_size=8, timeout_s=60.0, max_queue_size=1024))
     state: Gauges = field(default_factory=Gauges)
 
     def gauges(self, now: float) -> Gauges:
         return self.state
+
+
+GPU = GpuReading(
+    "0",
+    "NVIDIA H100 80GB HBM3",
+    "GPU-5f0d",
+    {
+        "batchserve_gpu_utilization_ratio": 0.5,
+        "batchserve_gpu_memory_used_bytes": 2.0**30,
+        "batchserve_gpu_memory_bytes": 2.0**36,
+        "batchserve_gpu_power_watts": 350.0,
+        "batchserve_gpu_energy_joules_total": 1000.0,
+    },
+)
+
+
+def full_metrics() -> Metrics:
+    """Metrics in which every family has samples."""
+    metrics, model = Metrics("1.31.1"), FakeModel(instances=2, latency_target_s=0.025)
+    metrics.watch_http(dict, dict)
+    metrics.watch_gpus(lambda: [GPU])
+    metrics.model_state("digits", 1, ModelState.READY, "", model)  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(3))  # type: ignore[arg-type]
+    return metrics
+
+
+def fake_nvml(gpus: int = 1, *, refuses: Sequence[str] = (), init_fails: bool = False) -> ModuleType:
+    """A driver's library with as many GPUs; `refuses` names questions that it does not support."""
+    nvml = ModuleType("pynvml")
+    nvml.calls = []  # type: ignore[attr-defined]
+
+    class NVMLError(Exception):
+        pass
+
+    class NotSupportedError(NVMLError):
+        pass
+
+    class NoPermissionError(NVMLError):
+        pass
+
+    answers = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: gpus,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetUUID": lambda handle: f"GPU-{handle}abc",
+        "nvmlDeviceGetName": lambda handle: b"NVIDIA H100",
+        "nvmlDeviceGetUtilizationRates": lambda handle: SimpleNamespace(gpu=40 + handle),
+        "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(used=3 << 30, total=80 << 30),
+        "nvmlDeviceGetPowerUsage": lambda handle: 412_500,
+        "nvmlDeviceGetTotalEnergyConsumption": lambda handle: (
+            7_000_000 if nvml.calls.count("nvmlDeviceGetTotalEnergyConsumption") == 1 else 7_002_500
+        ),
+    }
+
+    def make(name: str) -> object:
+        def ask(*arguments: object) -> object:
+            nvml.calls.append(name)
+            if name in refuses:
+                raise NotSupportedError(name)
+            if init_fails and name == "nvmlInit":
+                raise NVMLError("no driver")
+            return answers[name](*arguments)
+
+        return ask
+
+    for name in answers:
+        setattr(nvml, name, make(name))
+    nvml.NVMLError = NVMLError  # type: ignore[attr-defined]
+    nvml.NVMLError_NotSupported = NotSupportedError  # type: ignore[attr-defined]
+    nvml.NVMLError_NoPermission = NoPermissionError  # type: ignore[attr-defined]
+    return nvml
 
 
 class FakeClock:
@@ -55,10 +133,13 @@ def batch(
     scatter_s: float = 0.004,
     instance: int = 0,
     ok: bool = True,
+    encode_s: float = 0.005,
+    trace_ids: Sequence[str] = (),
     **more: float,
 ) -> BatchEnded:
     """One execution whose requests all had the same durations."""
     admitted_s = start_s - queue_s
+    done_s = start_s + gather_s + run_s + scatter_s
     answered = requests if ok else 0
     return BatchEnded(
         rows=requests if rows is None else rows,
@@ -69,11 +150,13 @@ def batch(
         start_s=start_s,
         run_start_s=start_s + gather_s,
         run_end_s=start_s + gather_s + run_s,
-        done_s=start_s + gather_s + run_s + scatter_s,
+        done_s=done_s,
         arrivals_s=[admitted_s - decode_s] * answered,
         admissions_s=[admitted_s] * answered,
         completed_rows=answered,
         late=0,
+        answered_s=done_s + encode_s,
+        trace_ids=trace_ids,
         **more,
     )
 

@@ -69,3 +69,48 @@ def test_recent_maximum_forgets_everything_over_a_long_silence() -> None:
     largest.observe(0.5, 1000.0)
     largest.observe(0.2, 5000.0)
     assert largest.read(5000.0) == 0.2
+
+
+def test_a_marked_bound_is_an_exact_bucket_and_no_count_goes_back() -> None:
+    histogram = Histogram((1.0, 2.0, 4.0))
+    histogram.observe(np.array([0.5, 1.2, 1.8, 3.0, 9.0]))
+    before = dict(histogram.buckets())
+    histogram.mark(1.5)
+    after = dict(histogram.buckets())
+    assert {name: after[name] for name in before} == before
+    assert after["1.5"] == 1  # of the two between 1 and 2 it is not known which side they lie on
+    histogram.observe(np.array([1.2, 1.5, 1.6]))
+    assert dict(histogram.buckets()) == {"1.0": 1, "1.5": 3, "2.0": 6, "4.0": 7, "+Inf": 8}
+
+
+def test_another_mark_takes_the_place_of_the_first() -> None:
+    histogram = Histogram((1.0, 2.0))
+    histogram.mark(1.5)
+    histogram.observe(np.array([1.4, 1.6]))
+    histogram.mark(0.5)
+    assert dict(histogram.buckets()) == {"0.5": 0, "1.0": 0, "2.0": 2, "+Inf": 2}
+    histogram.mark(None)
+    assert dict(histogram.buckets()) == {"1.0": 0, "2.0": 2, "+Inf": 2}
+    histogram.mark(7.0)
+    assert dict(histogram.buckets()) == {"1.0": 0, "2.0": 2, "7.0": 2, "+Inf": 2}
+
+
+def test_a_mark_on_a_usual_bound_changes_nothing() -> None:
+    histogram = Histogram((1.0, 2.0))
+    histogram.observe(np.array([1.4]))
+    histogram.exemplify(1.4, "ab" * 16, 17.0)
+    before = histogram.buckets()
+    histogram.mark(2.0)
+    assert histogram.buckets() == before
+
+
+def test_the_last_trace_of_a_bucket_is_its_exemplar() -> None:
+    histogram = Histogram((1.0, 2.0))
+    histogram.observe(np.array([0.3, 1.0, 5.0]))
+    for value, trace in ((0.3, "a" * 32), (1.0, "b" * 32), (5.0, "c" * 32)):
+        histogram.exemplify(value, trace, 1700000000.5)
+    first, second, last = histogram.buckets()
+    assert first[2].labels == {"trace_id": "b" * 32}  # type: ignore[misc]
+    assert (first[2].value, first[2].timestamp) == (1.0, 1700000000.5)  # type: ignore[misc]
+    assert len(second) == 2
+    assert last[2].labels == {"trace_id": "c" * 32}  # type: ignore[misc]

@@ -11,7 +11,7 @@ from support.telemetry_fakes import FakeClock, FakeModel, batch, samples, value
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
-from batchserve.telemetry.families import FAMILIES, OUTCOMES
+from batchserve.telemetry.families import FAMILIES, OUTCOMES, PHASES
 from batchserve.telemetry.metrics import Metrics
 from batchserve.telemetry.series import KEEP_S, SETTLE_WORK
 
@@ -70,7 +70,8 @@ def test_every_family_with_a_model_label_has_samples_for_a_loading_model(metrics
     announce(metrics, ModelState.LOADING)
     named = {family.name for family in metrics.registry.collect() if any("model" in s.labels for s in family.samples)}
     expected = {family.name.removesuffix("_total") for family in FAMILIES if "model" in family.labels}
-    assert named == expected
+    of_what_is_loaded = {"batchserve_model_provider_info", "batchserve_model_latency_target_seconds"}
+    assert named == expected - of_what_is_loaded
 
 
 def test_counters_show_what_the_model_counted(metrics: Metrics) -> None:
@@ -290,11 +291,24 @@ def test_a_model_loaded_again_after_its_series_ended_starts_at_zero(metrics: Met
     assert read(metrics, "batchserve_request_duration_seconds_count") == 0
 
 
-def test_a_model_that_failed_to_load_shows_its_state(metrics: Metrics) -> None:
+def test_a_model_that_failed_to_load_shows_its_state(metrics: Metrics, clock: FakeClock) -> None:
     announce(metrics, ModelState.LOADING)
     announce(metrics, ModelState.UNAVAILABLE)
     assert states(metrics)[ModelState.UNAVAILABLE] == 1
     assert read(metrics, "batchserve_requests_received_total") == 0
+    assert read(metrics, "batchserve_model_load_failed") == 1
+    clock.now += 2 * KEEP_S
+    assert read(metrics, "batchserve_model_load_failed") == 1
+    announce(metrics, ModelState.LOADING)
+    assert read(metrics, "batchserve_model_load_failed") == 0
+
+
+def test_a_model_that_was_unloaded_has_not_failed(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    announce(metrics, ModelState.UNLOADING, model)
+    announce(metrics, ModelState.UNAVAILABLE, model)
+    assert read(metrics, "batchserve_model_load_failed") == 0
 
 
 def test_versions_of_one_model_have_series_of_their_own(metrics: Metrics) -> None:
@@ -305,6 +319,106 @@ def test_versions_of_one_model_have_series_of_their_own(metrics: Metrics) -> Non
     page = metrics.render()[0]
     assert value(page, "batchserve_requests_received_total", model="digits", version="1") == 5
     assert value(page, "batchserve_requests_received_total", model="digits", version="2") == 7
+
+
+def phases(metrics: Metrics) -> dict[str, float]:
+    return {phase: read(metrics, "batchserve_request_phase_seconds_total", phase=phase) or 0.0 for phase in PHASES}
+
+
+def test_the_phases_of_a_request_add_up_to_its_duration_and_writing_comes_on_top(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(3, rows=6))  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(1, run_s=0.5))  # type: ignore[arg-type]
+    found = phases(metrics)
+    assert found == {
+        "decode": pytest.approx(4 * 0.001),
+        "queue": pytest.approx(4 * 0.002),
+        "hold": 0,
+        "gather": pytest.approx(4 * 0.003),
+        "run": pytest.approx(3 * 0.010 + 0.5),
+        "scatter": pytest.approx(4 * 0.004),
+        "encode": pytest.approx(2 * 0.005),  # a batch's answers are written one after the other: each has its share
+    }
+    total = read(metrics, "batchserve_request_duration_seconds_sum")
+    assert sum(found.values()) - found["encode"] == pytest.approx(total)
+
+
+def test_a_hold_is_no_longer_than_what_a_request_waited_and_is_taken_off_its_queueing(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(1, queue_s=0.010, held_s=0.004))  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(1, queue_s=0.001, held_s=0.004))  # type: ignore[arg-type]  # came during the hold
+    found = phases(metrics)
+    assert found["hold"] == pytest.approx(0.004 + 0.001)
+    assert found["queue"] == pytest.approx(0.006)
+
+
+def test_a_failed_run_and_one_without_clients_are_in_no_phase(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(3, ok=False))  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(0, rows=4))  # type: ignore[arg-type]
+    assert set(phases(metrics).values()) == {0.0}
+
+
+def test_the_latency_target_is_an_exact_bucket_whose_bound_the_gauge_names(metrics: Metrics) -> None:
+    model = FakeModel(latency_target_s=0.025)
+    announce(metrics, ModelState.READY, model)
+    for run_s in (0.010, 0.014, 0.016, 0.100):  # and 10 ms of everything else
+        metrics.batch_ended(model, batch(run_s=run_s))  # type: ignore[arg-type]
+    assert read(metrics, "batchserve_model_latency_target_seconds", threshold="0.025") == 0.025
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.025") == 2
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.032") == 3
+
+
+def test_a_reload_with_another_target_moves_the_bucket_and_takes_nothing_back(metrics: Metrics) -> None:
+    model = FakeModel(latency_target_s=0.025)
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch())  # type: ignore[arg-type]  # kept back, of 20 ms
+    announce(metrics, ModelState.READY, FakeModel(latency_target_s=0.05))
+    assert read(metrics, "batchserve_model_latency_target_seconds", threshold="0.025") is None
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.025") is None
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.032") == 1
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.05") == 1
+    announce(metrics, ModelState.READY, FakeModel())
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.05") is None
+
+
+def test_a_target_changed_while_the_model_serves_moves_the_bucket_too(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    model.latency_target_s = 0.05
+    assert read(metrics, "batchserve_request_duration_seconds_bucket", le="0.05") == 0
+    assert read(metrics, "batchserve_model_latency_target_seconds", threshold="0.05") == 0.05
+
+
+def test_loads_are_counted_also_those_that_changed_nothing(metrics: Metrics) -> None:
+    announce(metrics, ModelState.READY, FakeModel())
+    metrics.load_ended("digits", 1, ok=True)
+    metrics.load_ended("digits", 1, ok=False)
+    metrics.load_ended("digits", 1, ok=False)
+    assert read(metrics, "batchserve_model_loads_total", outcome="ok") == 1
+    assert read(metrics, "batchserve_model_loads_total", outcome="failed") == 2
+
+
+def test_the_provider_in_use_is_named_while_the_model_serves(metrics: Metrics) -> None:
+    announce(metrics, ModelState.READY, FakeModel(provider="CUDAExecutionProvider"))
+    assert read(metrics, "batchserve_model_provider_info", provider="CUDAExecutionProvider") == 1
+    announce(metrics, ModelState.UNAVAILABLE)
+    assert read(metrics, "batchserve_model_provider_info", provider="CUDAExecutionProvider") is None
+
+
+def test_a_traced_request_is_the_exemplar_of_its_bucket_in_openmetrics_only(metrics: Metrics) -> None:
+    model, trace = FakeModel(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    announce(metrics, ModelState.READY, model)
+    metrics.batch_ended(model, batch(2, trace_ids=["", trace]))  # type: ignore[arg-type]
+    metrics.batch_ended(model, batch(2))  # type: ignore[arg-type]
+    openmetrics, _ = metrics.render("application/openmetrics-text;version=1.0.0")
+    marked = [line for line in openmetrics.decode().splitlines() if trace in line]
+    (line,) = marked
+    assert line.startswith('batchserve_request_duration_seconds_bucket{le="0.032",model="digits",version="1"} 4.0 # {')
+    assert trace.encode() not in metrics.render()[0]
 
 
 def test_holds_predictions_padding_and_costs_by_size_come_from_the_batches(metrics: Metrics) -> None:
@@ -366,7 +480,6 @@ def test_gauges_of_the_scheduler_are_those_of_the_model_that_serves(metrics: Met
         "expected_upper_ratio": 1.1,
         "device_share_ratio": 0.75,
         "overloaded": 1,
-        "latency_target_seconds": 0.05,
         "latency_target_smallest_seconds": 0.06,
         "latency_target_attainable": 0,
         "idle_while_queued_seconds": 0.004,
