@@ -66,15 +66,16 @@ class Server:
 
     @property
     def numbers(self) -> Mapping[str, float]:
-        """What the metrics `batchserve_http_…` show, by the rest of the name."""
+        """What the metrics of the server show as one number each, by the name without `batchserve_`."""
         budget = self._app.budget
         return {
-            "connections": self.open_connections,
-            "connections_limit": self._config.max_connections,
-            "connections_opened_total": 0 if self._http is None else self._http.opened_connections,
-            "inflight_bytes": budget.held_bytes,
-            "inflight_limit_bytes": budget.limit_bytes,
-            "body_bytes_total": budget.taken_bytes,
+            "ready": not (self._app.is_leaving or self._repository.readiness()),
+            "http_connections": self.open_connections,
+            "http_connections_limit": self._config.max_connections,
+            "http_connections_opened_total": 0 if self._http is None else self._http.opened_connections,
+            "http_inflight_bytes": budget.held_bytes,
+            "http_inflight_limit_bytes": budget.limit_bytes,
+            "http_body_bytes_total": budget.taken_bytes,
         }
 
     @property

@@ -13,7 +13,7 @@ from prometheus_client.exposition import choose_encoder
 import batchserve
 from batchserve.core.counters import Counters
 from batchserve.engine.events import NullListener
-from batchserve.telemetry.families import BUFFER_SOURCES, GC_GENERATIONS, HTTP_CLASSES, HTTP_NUMBERS, Page
+from batchserve.telemetry.families import BUFFER_SOURCES, GC_GENERATIONS, HTTP_CLASSES, SERVER_NUMBERS, Page
 from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
 from batchserve.telemetry.pauses import GcPauses
 from batchserve.telemetry.series import ModelSeries
@@ -102,7 +102,7 @@ class Metrics(NullListener):
 
         Args:
             responses: Responses sent so far by class of status: `1xx` to `5xx`; what is missing is 0. Only grows.
-            numbers: Values of `HTTP_NUMBERS`, by the name without `batchserve_http_`; what is missing is 0.
+            numbers: Values of `SERVER_NUMBERS`, by the name without `batchserve_`; what is missing is 0.
             buffers: Numbers of the pool of body buffers: `used_bytes`, `idle_bytes`, `high_bytes`, `hits`, `misses`;
                 empty if there is no pool.
         """
@@ -162,8 +162,8 @@ class Metrics(NullListener):
         for status in HTTP_CLASSES:
             page.number("batchserve_http_responses_total", (status,), counts.get(status, 0))
         numbers = self._http_numbers()
-        for name in HTTP_NUMBERS:
-            page.number(name, (), numbers.get(name.removeprefix("batchserve_http_"), 0))
+        for name in SERVER_NUMBERS:
+            page.number(name, (), numbers.get(name.removeprefix("batchserve_"), 0))
         pool = self._buffers()
         for state in ("used", "idle", "high"):
             page.number(f"batchserve_buffer_{state}_bytes", (), pool.get(f"{state}_bytes", 0))

@@ -11,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from support.command import COMMAND, PATIENCE_S, ServeProcess, clean_environment, run_command, wait_until_ready
@@ -90,6 +91,10 @@ def test_failed_model_is_told_with_its_reason_and_the_others_serve(serve: Serve,
     assert str(tmp_path) not in json.dumps(process.request("POST", "/v2/repository/index")[1])
     assert process.request("GET", "/v2/health/ready")[0] == 400
     assert process.request("GET", "/v2/models/add_one/ready")[0] == 200
+    page = scrape(urlsplit(process.url).port or 0)
+    assert page.total("batchserve_ready") == 0
+    assert page.total("batchserve_model_load_failed", model="broken") == 1
+    assert page.total("batchserve_model_load_failed", model="add_one") == 0
 
 
 def test_names_that_are_no_text_harm_nobody(serve: Serve, models: Path, tmp_path: Path) -> None:
@@ -149,10 +154,11 @@ def test_metrics_are_measured_for_the_whole_server_and_can_be_turned_off(serve: 
     process.loaded()
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
     assert process.request("POST", "/v2/models/add_one/infer", body)[0] == 200
-    page = scrape(process.connect().port)
+    page = scrape(urlsplit(process.url).port or 0)
     assert page.total("batchserve_http_body_bytes_total") == len(json.dumps(body))
     assert page.total("batchserve_http_connections_opened_total") >= 2
     assert page.total("batchserve_http_connections_limit") == 10_000
+    assert page.total("batchserve_ready") == 1
     assert page.total("batchserve_http_inflight_limit_bytes") == 1 << 30
     assert page.total("batchserve_model_loads_total", outcome="ok") == 1
     assert page.total("batchserve_model_provider_info", provider="CPUExecutionProvider") == 1

@@ -123,7 +123,7 @@ def test_http_numbers_are_asked_for_at_each_scrape_and_absent_before() -> None:
     metrics = Metrics()
     assert value(metrics.render()[0], "batchserve_http_connections") is None
     responses = {"2xx": 7}
-    metrics.watch_http(lambda: responses, lambda: {"connections": 3, "inflight_bytes": 4096})
+    metrics.watch_http(lambda: responses, lambda: {"http_connections": 3, "http_inflight_bytes": 4096})
     page, _ = metrics.render()
     assert value(page, "batchserve_http_responses_total", status="2xx") == 7
     assert value(page, "batchserve_http_responses_total", status="5xx") == 0
