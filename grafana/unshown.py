@@ -1,0 +1,16 @@
+"""Metrics that are on no panel and in no rule, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["UNSHOWN"]
+
+UNSHOWN: Mapping[str, str] = {
+    "batchserve_gpu_info": "names GPUs for whoever looks at one by hand; has no course over time",
+    "process_virtual_memory_bytes": "address space, which says nothing about memory in use",
+    "python_info": "the interpreter's version is on the panel Versions, from batchserve_build_info",
+    "python_gc_objects_collected_total": "for a developer; what it costs is on the panel Garbage collector",
+    "python_gc_objects_uncollectable_total": "for a developer; grows only by a bug, and then memory does, too",
+    "python_gc_collections_total": "for a developer; what they cost is on the panel Garbage collector",
+}
