@@ -13,7 +13,7 @@ VERSIONS := 3.11 3.12 3.13
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak clean
+.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak observe dashboards clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -51,6 +51,12 @@ bench-layouts: $(VENV)/.test ## Measure the choice of instances and threads at l
 soak: $(VENV)/.test ## Ten minutes of mixed traffic, after which nothing may be left (needs wrk)
 	"$(BIN)/python" loadtest/hotpath.py --only soak --minutes 10 $(ARGS)
 
+observe: $(VENV)/.observe ## Serve, load and scrape for half a minute; say which panel and rule has data (needs prometheus)
+	"$(BIN)/python" loadtest/observe.py $(ARGS)
+
+dashboards: $(VENV)/.observe ## Write the dashboards' JSON from their code
+	"$(BIN)/python" -m grafana.build $(ARGS)
+
 lint: $(VENV)/.test ## Check style
 	"$(BIN)/ruff" check .
 	"$(BIN)/ruff" format --check .
@@ -83,5 +89,8 @@ $(VENV)/.serve: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 	$(call install,cpu$(comma)examples$(comma)test$(comma)dev)
+
+$(VENV)/.observe: $(VENV)/bin/python pyproject.toml
+	$(call install,cpu$(comma)examples$(comma)observe)
 
 comma := ,

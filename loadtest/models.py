@@ -106,6 +106,17 @@ def _largest(name: str, width: int) -> ModelProto:
     return _model(name, [helper.make_node("ReduceMax", ["x"], ["y"], axes=[1], keepdims=1)], x, y, {})
 
 
+def _lookup(name: str, entries: int) -> ModelProto:
+    """Build a model that looks numbers up: x `int64[batch, 1]` from 0 to entries - 1, y `float32[batch, 1, 4]`.
+
+    The runtime fails on a number that is out of range, and so does the whole run that it is in.
+    """
+    x = helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 1])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 1, 4])
+    table = np.arange(4 * entries, dtype=np.float32).reshape(entries, 4)
+    return _model(name, [helper.make_node("Gather", ["table", "x"], ["y"], axis=0)], x, y, {"table": table})
+
+
 MAKERS: dict[str, Maker] = {
     "mlp-small": Maker(
         "perceptron 64-256-256-10: a few microseconds a row, so the server's own cost shows",
@@ -130,6 +141,10 @@ MAKERS: dict[str, Maker] = {
     "largest": Maker(
         "largest of 153,600 floats: reads 614 kB a row once, answers 4 bytes",
         lambda: _largest("largest", 153600),
+    ),
+    "lookup": Maker(
+        "looks numbers up to 999 up in a table, and fails on others: what one bad row does",
+        lambda: _lookup("lookup", 1000),
     ),
     "encoder": Maker(
         "transformer encoder of 6 layers, 384 wide, texts of any length to 512: what mixed lengths are measured with",

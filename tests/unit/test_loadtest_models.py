@@ -49,6 +49,14 @@ def test_small_perceptron_keeps_the_size_of_its_values(tmp_path: Path) -> None:
     assert 0.5 < y.std() < 3
 
 
+def test_lookup_fails_on_a_number_that_is_not_in_its_table(tmp_path: Path) -> None:
+    model = open_model(models.model_file("lookup", tmp_path))
+    (answer,) = model.run(["y"], {"x": np.array([[0], [999]])})
+    assert answer[1, 0].tolist() == [3996, 3997, 3998, 3999]
+    with pytest.raises(Exception, match="out of data bounds"):
+        model.run(["y"], {"x": np.array([[0], [1000]])})
+
+
 def test_folder_has_the_layout_of_a_repository(tmp_path: Path) -> None:
     folder = models.model_folder("identity", tmp_path)
     assert [str(path.relative_to(tmp_path)) for path in folder.glob("*/*")] == ["identity/1/model.onnx"]
