@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 import batchserve
 from batchserve.core.counters import Counters
 from batchserve.engine.events import NullListener
+from batchserve.telemetry.exposition import PageWriter
 from batchserve.telemetry.families import BUFFER_SOURCES, GC_GENERATIONS, HTTP_CLASSES, SERVER_NUMBERS, Page
 from batchserve.telemetry.histogram import DURATION_BOUNDS, Histogram, RecentMax
 from batchserve.telemetry.pauses import GcPauses
@@ -67,6 +68,7 @@ class Metrics(NullListener):
         self._responses: Callable[[], Mapping[str, int]] | None = None
         self._http_numbers: Callable[[], Mapping[str, float]] = dict
         self._buffers: Callable[[], Mapping[str, int]] = dict
+        self._writer = PageWriter()
         self.registry = CollectorRegistry()
         self.registry.register(self)
         ProcessCollector(registry=self.registry)
@@ -180,9 +182,10 @@ class Metrics(NullListener):
             The body, and its `Content-Type`.
         """
         try:
-            encode, content_type = choose_encoder(accept)
+            _, content_type = choose_encoder(accept)
         except (TypeError, ValueError):  # the library compares a version such as "1.x" with numbers
-            encode, content_type = choose_encoder("")
+            _, content_type = choose_encoder("")
         if not (content_type.isascii() and content_type.isprintable()):  # it repeats the version that was asked for
-            encode, content_type = choose_encoder("")
-        return encode(self.registry), content_type
+            _, content_type = choose_encoder("")
+        is_openmetrics = content_type.startswith("application/openmetrics-text")
+        return self._writer.write(self.registry.collect(), is_openmetrics=is_openmetrics), content_type
