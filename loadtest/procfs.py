@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["descriptors", "family", "machine_s", "process_s", "resident_bytes", "threads"]
+__all__ = ["descriptors", "family", "machine_s", "process_s", "resident_bytes", "threads", "threads_s"]
 
 PROC = Path("/proc")
 
@@ -15,6 +15,17 @@ def process_s(pid: int) -> float:
     """Read the processor time of a process and all its threads, in seconds; steps of a clock tick (10 ms)."""
     fields = _stat(pid)
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def threads_s(pid: int) -> float:
+    """Read the processor time of a process's present threads, in seconds, to the nanosecond."""
+    total_ns = 0
+    for thread in (PROC / str(pid) / "task").iterdir():
+        try:
+            total_ns += int((thread / "schedstat").read_text().split()[0])
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+    return total_ns / 1e9
 
 
 def family(pid: int) -> list[int]:
