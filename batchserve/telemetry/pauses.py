@@ -17,8 +17,8 @@ __all__ = ["GcPauses"]
 class GcPauses:
     """Times every collection between `start` and `stop`.
 
-    The collector calls from whichever thread allocates, but never twice at once, so nothing here needs a lock. Two
-    calls cost 0.3 µs for a collection, of which a small request causes less than one in ten.
+    The collector calls from whichever thread allocates, but never twice at once, so nothing here needs a lock. It
+    costs 0.7 µs for a collection (best of five, Python 3.11).
 
     Attributes:
         seconds: Time spent so far, by generation.
