@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models import dashboard
 
 from grafana.frame import MODEL_UID, Row, frame
+from grafana.model_scheduler import scheduler
 from grafana.panels import Query, heat, lines, stats
 from grafana.queries import MODEL, per_request, quantile, rate, ratio, spread, unanswered, within_target
 
@@ -18,7 +19,11 @@ def model_dashboard() -> dashboard.Dashboard:
     """Build it."""
     text = "One model: is it within its target, where does the time go, how is it batched, what is asked of it?"
     return frame(
-        MODEL_UID, "batchserve model", text, [now(), time_spent(), batching(), load(), life()], is_one_model=True
+        MODEL_UID,
+        "batchserve model",
+        text,
+        [now(), time_spent(), batching(), scheduler(), load(), life()],
+        is_one_model=True,
     )
 
 

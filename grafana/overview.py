@@ -6,6 +6,7 @@ from grafana_foundation_sdk.models import dashboard
 
 from grafana.frame import MODEL_UID, OVERVIEW_UID, Row, frame
 from grafana.overview_machine import devices, process
+from grafana.overview_scheduler import holding, struggling
 from grafana.panels import Query, heat, lines, models_table, stats
 from grafana.queries import (
     MODEL,
@@ -247,9 +248,13 @@ def batching() -> Row:
             "Rows that counted",
             "Rows answered, by rows run. What to do: well below 100 %, runs are spent on clients that have left "
             "(their time-out is shorter than the latency) or on requests that failed.",
-            [Query(ratio(rate("batchserve_rows_total"), rows_sum), "{{model}}")],
+            [
+                Query(ratio(rate("batchserve_rows_total"), rows_sum), "{{model}}"),
+                Query(ratio(rate("batchserve_failed_rows_total"), rows_sum), "{{model}} failed", is_dashed=True),
+            ],
             "percentunit",
         ),
+        *holding(),
     ]
 
 
@@ -315,6 +320,7 @@ def pressure() -> Row:
             "percentunit",
             most=1,
         ),
+        *struggling(),
         lines(
             "Limits of the server",
             "How much of what a server may hold is in use, on the fullest replica. What to do: `bodies` near 100 %: "

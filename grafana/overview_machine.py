@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from grafana.frame import Row
+from grafana.overview_scheduler import shares
 from grafana.panels import Query, lines
 from grafana.queries import MODEL, REPLICA, rate, ratio, spread
 
@@ -14,13 +15,14 @@ def devices() -> Row:
     joules = rate("batchserve_gpu_energy_joules_total", of=REPLICA)
     completed = rate("batchserve_requests_total", 'outcome="completed"')
     return "Devices", [
+        shares(),
         lines(
             "Execution providers",
             "Model versions by the execution provider that they run on, over all replicas. What to do: "
             "`CPUExecutionProvider` on machines with a GPU: install `batchserve[gpu]`, and see the log of the load.",
             [Query(f"count by (provider) (batchserve_model_provider_info{{{MODEL}}})", "{{provider}}")],
             "short",
-            width=5,
+            width=4,
         ),
         lines(
             "GPU utilisation",
@@ -30,7 +32,7 @@ def devices() -> Row:
             [Query(expr, name) for expr, name in spread(f"batchserve_gpu_utilization_ratio{{{REPLICA}}}")],
             "percentunit",
             most=1,
-            width=5,
+            width=4,
         ),
         lines(
             "GPU memory",
@@ -44,7 +46,7 @@ def devices() -> Row:
             ],
             "percentunit",
             most=1,
-            width=5,
+            width=4,
         ),
         lines(
             "GPU power",
@@ -52,7 +54,7 @@ def devices() -> Row:
             "lowers its clocks and runs take longer: nothing to do but to know it, or to cool better.",
             [Query(expr, name) for expr, name in spread(f"batchserve_gpu_power_watts{{{REPLICA}}}")],
             "watt",
-            width=5,
+            width=4,
         ),
         lines(
             "Energy by request",

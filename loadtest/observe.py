@@ -41,7 +41,7 @@ SETTINGS = {
     "server.admin": "true",
     "models.digits.latency_target": "50ms",
     "models.language.instances": "2",
-    "models.language.max_queue_delay": "3ms",
+    "models.digits.max_queue_delay": "2ms",
     "models.lookup.max_batch_size": "1",
     "models.lookup.max_queue_size": "1",
 }

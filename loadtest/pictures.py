@@ -29,7 +29,7 @@ __all__ = ["draw_panels", "draw_rows"]
 
 Panel = Mapping[str, Any]
 
-COLUMN_INCH, ROW_INCH, TITLE_INCH = 0.62, 0.36, 0.5
+COLUMN_INCH, ROW_INCH, TITLE_INCH, FOOT_INCH = 0.62, 0.36, 0.5, 0.3
 COLOURS = ("#73bf69", "#f2cc0c", "#5794f2", "#ff780a", "#e02f44", "#b877d9", "#37872d", "#8ab8ff", "#fa6400", "#a352cc")
 NAMED = {"green": "#37872d", "orange": "#ff780a", "red": "#c4162a"}
 MOST_SERIES = 14
@@ -67,14 +67,14 @@ def draw_panels(
     """
     places = [panel["gridPos"] for panel in panels]
     top, bottom = min(p.get("y", 0) for p in places), max(p.get("y", 0) + p["h"] for p in places)
-    height_inch = (bottom - top) * ROW_INCH + TITLE_INCH
+    height_inch = (bottom - top) * ROW_INCH + TITLE_INCH + FOOT_INCH
     figure = plt.figure(figsize=(24 * COLUMN_INCH, height_inch), dpi=72, facecolor="white")
     figure.suptitle(title, x=0.01, y=1 - 0.12 / height_inch, ha="left", va="top", fontsize=13, fontweight="bold")
-    share = (1 - TITLE_INCH / height_inch) / (bottom - top)
+    share, foot = ROW_INCH / height_inch, FOOT_INCH / height_inch
     for panel, place in zip(panels, places, strict=True):
-        left, low = place.get("x", 0) / 24, (bottom - place.get("y", 0) - place["h"]) * share
-        margin = 0.075 if _has_second(panel) else 0.05  # room for the numbers of the axes, left and right
-        box = (left + 0.042, low + 1.55 * share, place["w"] / 24 - margin, (place["h"] - 2.7) * share)
+        left, low = place.get("x", 0) / 24, foot + (bottom - place.get("y", 0) - place["h"]) * share
+        margin = 0.083 if _has_second(panel) else 0.057  # room for the numbers of the axes, left and right
+        box = (left + 0.049, low + 1.55 * share, place["w"] / 24 - margin, (place["h"] - 2.7) * share)
         if panel["type"] in ("stat", "table"):
             box = (left + 0.008, low + 0.2 * share, place["w"] / 24 - 0.016, (place["h"] - 1.5) * share)
         axes = figure.add_axes(box)
@@ -204,8 +204,8 @@ def _finish(axes: Axes, panel: Panel, asked: _Asked, second: Axes | None) -> Non
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(value, unit)))
     _time_axis(axes, asked)
     if shown:
-        columns = min(4, max(1, round(panel["gridPos"]["w"] / 3)))
         short = [textwrap.shorten(name, 44, placeholder="…") for name in names]
+        columns = max(1, panel["gridPos"]["w"] * 11 // (max(map(len, short)) + 8))
         axes.legend(
             shown,
             short,
@@ -222,7 +222,7 @@ def _finish(axes: Axes, panel: Panel, asked: _Asked, second: Axes | None) -> Non
 
 
 def _is_flat(axes: Axes) -> bool:
-    values = [np.nanmax(line.get_ydata()) for line in axes.get_lines() if len(line.get_ydata())]  # type: ignore[arg-type]
+    values = [float(np.nan_to_num(line.get_ydata()).max(initial=0.0)) for line in axes.get_lines()]
     values += [float(part.get_datalim(axes.transData).y1) for part in axes.collections]
     return bool(values) and max(values) <= 0
 
