@@ -2,9 +2,9 @@
 
     python loadtest/metrics_cost.py
 
-Two servers of the same model run all the time, one with `server.metrics = false`. They are loaded in turns at one fixed
-rate, and in each window that server is asked for its page once. Then both are loaded in turns as hard as sixteen
-connections can. Linux only; a minute and a half.
+For each pair two servers of the same model are started, one with `server.metrics = false`, as two processes of one
+program differ by more than what is looked for. They are loaded in turns at one fixed rate, and in each window that
+server is asked for its page once; then as hard as sixteen connections can. Linux only; a minute and a half.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ __all__ = ["main"]
 
 HOST = "127.0.0.1"
 CONNECTIONS = 16
+SETTINGS = {"server.profile_cache": "false", "models.identity.instances": "1"}
 REQUEST = infer_request("identity", {"x": np.arange(16, dtype=np.float32)[None]}, HOST)
 
 
@@ -42,7 +43,7 @@ def main() -> int:
     """Measure, print and write the result; 1 if nothing could be measured."""
     parser = argparse.ArgumentParser(description="Measure what the metrics cost.")
     parser.add_argument("--pairs", type=int, default=10, help="windows at the fixed rate, on and off (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=2.5, help="length of a window (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=1.5, help="length of a window (%(default)s)")
     parser.add_argument("--rate", type=float, default=2000, help="requests a second (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the result (%(default)s)")
     arguments = parser.parse_args()
@@ -63,18 +64,16 @@ def main() -> int:
 
 def _measure(pairs: int, seconds: float, rate: float) -> dict[str, Sequence[float]]:
     folder = [model_folder("identity")]
-    with Server(folder) as on, Server(folder, {"server.metrics": "false"}) as off:
-        servers = {"on": on, "off": off}
-        for server in servers.values():
-            _at_rate(server, 1.0, rate)
-        cpu_us: dict[str, list[float]] = {"on": [], "off": []}
-        per_s: dict[str, list[float]] = {"on": [], "off": []}
-        for turn in range(pairs):
+    cpu_us: dict[str, list[float]] = {"on": [], "off": []}
+    per_s: dict[str, list[float]] = {"on": [], "off": []}
+    for turn in range(pairs):
+        with Server(folder, SETTINGS) as on, Server(folder, SETTINGS | {"server.metrics": "false"}) as off:
+            servers = {"on": on, "off": off}
             for name in _order(turn):
+                _at_rate(servers[name], 0.3, rate)
                 cpu_us[name].append(_at_rate(servers[name], seconds, rate))
-        for turn in range(max(1, pairs // 2)):
             for name in _order(turn):
-                job = Job(HOST, servers[name].port, [REQUEST] * CONNECTIONS, 1.5, 0.3, servers[name].pid)
+                job = Job(HOST, servers[name].port, [REQUEST] * CONNECTIONS, 0.8, 0.2, servers[name].pid)
                 result = measure(job)
                 per_s[name].append(result.answered / result.elapsed_s)
     return {
