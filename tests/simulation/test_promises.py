@@ -6,6 +6,8 @@ The device is `alpha + beta · rows` with 5 % noise unless a test says otherwise
 from __future__ import annotations
 
 import functools
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ import pytest
 from batchserve.core.cost import CostModel
 from batchserve.core.curves import Curve, Run, line, warmed
 from batchserve.core.device import Device
-from batchserve.core.record import Record
+from batchserve.core.record import NUMBERS, Record
 from batchserve.core.simulator import Member, simulate
-from batchserve.core.traffic import Traffic, merge, poisson, volleys
+from batchserve.core.ticket import Outcome
+from batchserve.core.traffic import Traffic, merge, poisson, replay, volleys
 from batchserve.engine.warmup import warm_up_sizes
 from loadtest.simulated import offline_limit, untuned
 
@@ -25,7 +28,8 @@ CURVES = {
     "cpu": line(0.0005, 0.001),  # 32 rows cost 22 times as much as one
 }
 ROWS = 32
-REQUESTS = 25_000
+SCALE = 8 if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else 1
+REQUESTS = 25_000 * SCALE
 
 
 def full(name: str) -> float:
@@ -152,13 +156,13 @@ def neighbours(
     """Run two models on one device, each at a multiple of what the device could do for it alone."""
     device = Device(slots)
     curves: tuple[Curve, Curve] = (CURVES["between"], line(0.003, 0.0001))
-    duration_s = 6.0 / slots + 1.0
+    duration_s = 3.0 * SCALE / slots + 0.5
     members = []
     for index, curve in enumerate(curves):
         policy = untuned(curve, targets_s[index], device=device, weight=weights[index], slots=slots)
         rate = loads[index] * offline_limit(curve, ROWS, slots)
         members.append(Member(policy, curve, poisson(rate, duration_s, index + 1)))
-    return [record.between(1.0, duration_s) for record in simulate(members, device=device, seed=2)]
+    return [record.between(0.5, duration_s) for record in simulate(members, device=device, seed=2)]
 
 
 @pytest.mark.parametrize("slots", [1, 2])
@@ -200,3 +204,17 @@ def p99_of_the_modest(flood: float) -> float:
 def test_flooding_client_does_not_slow_the_others_down() -> None:
     """The same clients at fair load: the fifth asks for what is left of 95 % of the limit."""
     assert p99_of_the_modest(5.0) <= 1.2 * p99_of_the_modest(0.55)
+
+
+# --- failing rows -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("guilty", [0, 1, 21, 38, 63])
+def test_one_bad_row_among_sixty_four_fails_alone(guilty: int) -> None:
+    curve = CURVES["between"]
+    traffic = replace(replay(np.zeros(64)), poisoned=np.arange(64) == guilty)
+    policy = untuned(curve, None, max_batch_size=64)
+    [record] = simulate([Member(policy, curve, traffic)])
+    assert np.flatnonzero(record.outcomes == NUMBERS[Outcome.FAILED]).tolist() == [guilty]
+    assert record.count(Outcome.COMPLETED) == 63
+    assert 0 < int(record.runs.repeated.sum()) <= 13  # 2 · log2(64) + 1

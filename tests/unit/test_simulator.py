@@ -63,10 +63,12 @@ def test_hand_over_is_not_part_of_the_run() -> None:
 def test_single_server_queue_waits_as_long_as_theory_says() -> None:
     """M/D/1: with rows run one by one, the mean wait is s·load / (2·(1 - load)) (Pollaczek and Khinchine)."""
     curve, load = line(0.01, 0.0), 0.7
-    [record] = simulate([Member(policy(curve, max_batch_size=1), curve, poisson(load / 0.01, 1500.0, 3), noise=0.0)])
+    [record] = simulate([Member(policy(curve, max_batch_size=1), curve, poisson(load / 0.01, 600.0, 3), noise=0.0)])
     expected_s = 0.01 * load / (2 * (1 - load))
-    assert record.latencies_s.mean() - 0.01 == pytest.approx(expected_s, rel=0.05)  # 12 other seeds lie within 3.3 %
-    assert record.runs.device_s / record.span_s == pytest.approx(load, rel=0.02)
+    assert record.latencies_s.mean() - 0.01 == pytest.approx(
+        expected_s, rel=0.08
+    )  # 12 seeds of 1500 s lie within 3.3 %
+    assert record.runs.device_s / record.span_s == pytest.approx(load, rel=0.03)
 
 
 def test_same_seed_gives_the_same_record_and_another_one_does_not() -> None:
