@@ -13,7 +13,7 @@ VERSIONS := 3.11 3.12 3.13
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak observe dashboards clean
+.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak scheduling observe dashboards clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -36,10 +36,13 @@ test-all: ## Run the tests on each supported Python that is installed
 	done; test $$found = 1
 
 test-nightly: $(VENV)/.test ## Explore the rules for longer (minutes)
-	HYPOTHESIS_PROFILE=nightly "$(BIN)/python" -m pytest tests/property --timeout 1800 $(ARGS)
+	HYPOTHESIS_PROFILE=nightly "$(BIN)/python" -m pytest tests/property tests/simulation --timeout 1800 $(ARGS)
 
 bench: $(VENV)/.test ## Measure batching against max_batch_size = 1 (minutes)
 	"$(BIN)/python" loadtest/batching.py $(ARGS)
+
+scheduling: $(VENV)/.test ## Simulate what the scheduler's rules are worth, for docs/scheduling.md (half an hour)
+	"$(BIN)/python" loadtest/scheduling.py --anew $(ARGS)
 
 bench-http: $(VENV)/.test ## Measure the HTTP frontend against echo, aiohttp and mosec (minutes; needs wrk)
 	"$(BIN)/python" loadtest/hotpath.py $(ARGS)

@@ -16,7 +16,7 @@ from loadtest.policies.fixed import FixedSizeAndTimer, Greedy
 from loadtest.policies.regression import RegressionWithHold
 from loadtest.simulated import offline_limit, untuned
 
-__all__ = ["CURVES", "KINDS", "ROWS", "Best", "Scenario", "carried", "compared", "largest", "share_within"]
+__all__ = ["CURVES", "KINDS", "REQUESTS", "ROWS", "Best", "Scenario", "carried", "compared", "largest", "share_within"]
 
 ROWS = 32
 """Most rows in a run, for everybody."""
