@@ -22,6 +22,7 @@ from batchserve.telemetry.gauging import Gauging
 from batchserve.telemetry.live import Live
 from batchserve.telemetry.log_control import LogControl
 from batchserve.telemetry.logging import StateLog, log_access
+from batchserve.telemetry.recording import Recorder
 from batchserve.telemetry.span_pipe import SpanPipe, require_opentelemetry
 from batchserve.telemetry.statistics import Statistics
 from batchserve.telemetry.tracing import Tracing
@@ -86,6 +87,11 @@ class Assembly:
             require_opentelemetry()
             tracing = Tracing(config.trace_ratio, self._spans.send)
             listeners.append(tracing)
+        self._recorder: Recorder | None = None
+        if config.record is not None:
+            folder = Path(config.record).expanduser()
+            self._recorder = Recorder(folder, config.record_file_size_bytes, config.record_files)
+            listeners.append(self._recorder)
         self.repository = Repository(
             sources,
             self._reloading.config_of,
@@ -128,6 +134,8 @@ class Assembly:
             await self._spans.start()
         if self._gauging is not None:
             self._gauging.start(asyncio.get_running_loop())
+        if self._recorder is not None:
+            self._recorder.start(asyncio.get_running_loop())
 
     async def load(self) -> None:
         """Load every model; those that fail keep their reason."""
@@ -154,4 +162,7 @@ class Assembly:
         await self.repository.drain(0)
         if self._spans is not None:
             await self._spans.close()
+        if self._recorder is not None:
+            recorder, self._recorder = self._recorder, None
+            await asyncio.to_thread(recorder.close)
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -74,11 +74,11 @@ def with_word(kind: Kind, word: str) -> Kind:
     )
 
 
-def text(*, auto: bool = False) -> Kind:
+def text(*, word: str = "") -> Kind:
     """A string that is not empty.
 
     Args:
-        auto: True if `auto` may be written and becomes None.
+        word: May be written in its place and becomes None: `auto` or `off`.
     """
 
     def read(value: object) -> str:
@@ -91,7 +91,7 @@ def text(*, auto: bool = False) -> Kind:
         return value
 
     kind = Kind("text", "a string that is not empty", read, lambda given: given, toml_string)
-    return with_word(kind, "auto") if auto else kind
+    return with_word(kind, word) if word else kind
 
 
 def file_name() -> Kind:

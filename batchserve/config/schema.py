@@ -138,7 +138,9 @@ class ServerConfig:
         False, flag(), "Say in each answer where its time went; a request may ask with `X-Server-Timing: 1`."
     )
     cache_dir: str | None = _key(
-        None, text(auto=True), "Folder of what is kept between runs; `auto` is `batchserve` in the user's cache folder."
+        None,
+        text(word="auto"),
+        "Folder of what is kept between runs; `auto` is `batchserve` in the user's cache folder.",
     )
     profile_cache: bool = _key(
         True, flag(), "Keep what is learnt of each model's costs in `cache_dir`, so that the next start knows it."
@@ -158,6 +160,15 @@ class ServerConfig:
         "`http://localhost:4318`.",
     )
     access_log: bool = _key(False, flag(), "Write one log line for each request.")
+    record: str | None = _key(
+        None,
+        text(word="off"),
+        "Folder in which is written down when requests come and what they are like, without what is in them.",
+    )
+    record_file_size_bytes: int = _key(
+        64 << 20, size(positive=True), "Size at which a file of `record` is followed by a new one."
+    )
+    record_files: int = _key(8, whole_number(1, 10_000), "Files of `record` that are kept; the oldest go.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from batchserve.core.request import Request
     from batchserve.core.trace import Trace
     from batchserve.engine.model import Model
 
-__all__ = ["BatchEnded", "Listener", "ModelState", "NullListener", "RequestsEnded", "TracedRequest"]
+__all__ = [
+    "ArrivalListener",
+    "BatchEnded",
+    "Listener",
+    "ModelState",
+    "NullListener",
+    "RequestsEnded",
+    "TracedRequest",
+]
 
 
 class ModelState:
@@ -127,6 +136,15 @@ class Listener(Protocol):
 
     def requests_ended(self, model: Model, event: RequestsEnded) -> None:
         """Note requests that ended without an answer."""
+        ...
+
+
+@runtime_checkable
+class ArrivalListener(Protocol):
+    """A listener that also wants to hear of every single request; without one nobody tells of them."""
+
+    def arrived(self, model: Model, request: Request) -> None:
+        """Note a request that is being submitted; it may be refused at once."""
         ...
 
 

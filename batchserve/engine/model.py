@@ -18,7 +18,7 @@ from batchserve.core.tensors import ModelSignature
 from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import Devices, device_name, natural_slots
-from batchserve.engine.events import NullListener
+from batchserve.engine.events import ArrivalListener, NullListener
 from batchserve.engine.gauges import TargetWatch, gauges_of
 from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
@@ -93,6 +93,7 @@ class Model:
             session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows), session.pad
         )
         self._listeners = listeners
+        self._arrived = [one.arrived for one in listeners if isinstance(one, ArrivalListener)]
         self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size, session.pad)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
@@ -211,6 +212,8 @@ class Model:
         Raises:
             RequestError: Refused at the door, counted; neither `reply` nor `release` will be called.
         """
+        for hear in self._arrived:
+            hear(self, request)
         return self._scheduler.submit(request, reply, release)
 
     def cancel(self, ticket: Ticket) -> None:
@@ -226,7 +229,7 @@ class Model:
             RequestError: Refused, expired, failed or drained out.
         """
         future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        ticket = self._scheduler.submit(request, partial(_settle, future))
+        ticket = self.submit(request, partial(_settle, future))
         try:
             return await future
         except asyncio.CancelledError:

@@ -25,7 +25,7 @@ from batchserve.errors import ConfigError
 if TYPE_CHECKING:
     from batchserve.core.tensors import Array
 
-__all__ = ["MOST_REQUESTS", "Arrivals", "Bursts", "Ramp", "Steady", "Volleys", "parse_arrivals"]
+__all__ = ["MOST_REQUESTS", "Arrivals", "Bursts", "Ramp", "Replay", "Steady", "Volleys", "parse_arrivals"]
 
 MOST_REQUESTS = 10_000_000
 """No schedule is longer: it is held in memory, 12 bytes a request."""
@@ -124,6 +124,27 @@ class Volleys:
         starts = np.arange(np.ceil(seconds / self.every_s)) * self.every_s
         moments = (starts[:, None] + random.uniform(0, self.within_s, (len(starts), self.size))).ravel()
         return np.sort(moments[moments < seconds])
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Moments that were recorded, faster or slower than they were.
+
+    Attributes:
+        times_s: `float64[N]` ascending, counted from the recording's beginning.
+        speed: How many recorded seconds go by in one.
+    """
+
+    times_s: Array
+    speed: float = 1.0
+
+    def expected(self, seconds: float) -> float:
+        """Return how many requests are due within a time."""
+        return float(np.searchsorted(self.times_s, seconds * self.speed))
+
+    def draw(self, seconds: float, random: np.random.Generator) -> Array:
+        """Return the moments."""
+        return self.times_s[: int(self.expected(seconds))] / self.speed
 
 
 def _even(expected: float) -> Array:

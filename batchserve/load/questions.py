@@ -110,9 +110,12 @@ def draw_arrays(stream: Stream, specs: Sequence[TensorSpec], random: np.random.G
     rows = int(random.integers(stream.rows[0], stream.rows[1] + 1))
     length = int(random.integers(stream.lengths[0], stream.lengths[1] + 1))
     arrays = []
-    for spec in specs:
+    for index, spec in enumerate(specs):
         shape = [rows if axis == 0 else length for axis in range(len(spec.shape))]
         shape = [known if known >= 0 else free for known, free in zip(spec.shape, shape, strict=True)]
+        if index < len(stream.dims):
+            dims = list(stream.dims[index])
+            shape = dims if len(dims) == len(spec.shape) else [rows, *dims]
         if spec.name in stream.shapes:
             shape = list(stream.shapes[spec.name])
         arrays.append(_values(stream, spec, shape, random))

@@ -35,6 +35,7 @@ class Stream:
         rows: Least and most rows, drawn evenly for each variant.
         lengths: Least and most of the free dimensions, likewise.
         shapes: Whole shape of an input, rows included, by its name.
+        dims: Shape of each input in the model's order, without the batch axis where there is one; empty to draw them.
         values: Least and most of an input's values, by its name.
         priority: 0 for the model's default.
         timeout_s: What the request allows the server; None for nothing.
@@ -56,6 +57,7 @@ class Stream:
     rows: tuple[int, int] = (1, 1)
     lengths: tuple[int, int] = (1, 1)
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dims: Sequence[Sequence[int]] = ()
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     priority: int = 0
     timeout_s: float | None = None
