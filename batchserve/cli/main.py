@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import batchserve
+from batchserve.cli.bench import bench
 from batchserve.cli.check import check
 from batchserve.cli.config import config
 from batchserve.cli.serve import serve
@@ -44,7 +45,7 @@ def commands() -> None:
     """Serve ONNX models over HTTP, with requests batched as they come."""
 
 
-for command in (serve, check, config):
+for command in (serve, check, bench, config):
     commands.add_command(command)
 
 

@@ -117,11 +117,12 @@ class Result:
 
     @property
     def is_load_late(self) -> bool:
-        """True if the load itself was late by more than a millisecond with more than a hundredth of the requests.
+        """True if the load itself was late with more than a hundredth of the requests.
 
-        Then this machine is what limits, and latencies hold some of the load's own.
+        Late is by more than a millisecond, and by more than a twentieth of the target. Then this machine is what
+        limits, and latencies hold some of the load's own.
         """
-        return self.lag_s.get("p99", 0.0) > LATE_S
+        return self.lag_s.get("p99", 0.0) > max(LATE_S, 0.05 * (self.total.target_s or 0.0))
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values, the histogram of all latencies included."""
@@ -198,7 +199,8 @@ def sum_up(plan: Plan, applied: Applied) -> Result:
 def _timeline(plan: Plan, applied: Applied) -> list[Moment]:
     """Lay the seconds out one after the other, from the end of the warm-up."""
     seconds = applied.tally.seconds
-    due = None if plan.times_s is None else np.bincount(plan.times_s.astype(np.int64))
+    times_s = plan.times_s
+    due = None if times_s is None else np.bincount(times_s[times_s >= plan.warmup_s].astype(np.int64))
     numbers = range(int(plan.warmup_s), int(np.ceil(plan.duration_s)))
     moments = []
     for number in numbers:
