@@ -13,6 +13,7 @@ from batchserve.cli.bench import bench
 from batchserve.cli.check import check
 from batchserve.cli.config import config
 from batchserve.cli.serve import serve
+from batchserve.cli.simulate import simulate
 from batchserve.errors import ConfigError
 
 __all__ = ["commands", "main"]
@@ -45,7 +46,7 @@ def commands() -> None:
     """Serve ONNX models over HTTP, with requests batched as they come."""
 
 
-for command in (serve, check, bench, config):
+for command in (serve, check, bench, simulate, config):
     commands.add_command(command)
 
 
