@@ -158,6 +158,10 @@ MAKERS: dict[str, Maker] = {
         "residual convolution net of 18 layers for images of 112 x 112",
         lambda: networks.residual("residual"),
     ),
+    "resnet50": Maker(
+        "the topology of ResNet-50, 25.6 million weights, images of 224 x 224: batching gains little on a CPU",
+        lambda: networks.residual("resnet50", (3, 4, 6, 3), 224, bottleneck=True),
+    ),
 }
 """Every benchmark model by name. A new one needs an entry here and nothing else."""
 

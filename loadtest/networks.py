@@ -141,10 +141,13 @@ def _attention(graph: _Graph, hidden: str, bias: str, width: int, heads: int) ->
     return _linear(graph, joined, width, width, scale)
 
 
-def residual(name: str, stages: Sequence[int] = (2, 2, 2, 2), side: int = 112) -> ModelProto:
+def residual(
+    name: str, stages: Sequence[int] = (2, 2, 2, 2), side: int = 112, *, bottleneck: bool = False
+) -> ModelProto:
     """Build a residual convolution net: x `float32[batch, 3, side, side]` to y `float32[batch, 1000]`.
 
-    The default stages are those of ResNet-18; batch normalisation is left out, as exporters fold it into the weights.
+    The default stages are those of ResNet-18, and (3, 4, 6, 3) with bottlenecks those of ResNet-50; batch normalisation
+    is left out, as exporters fold it into the weights.
     """
     graph = _Graph()
     add = graph.add
@@ -155,11 +158,18 @@ def residual(name: str, stages: Sequence[int] = (2, 2, 2, 2), side: int = 112) -
         wide = 64 << stage
         for block in range(blocks):
             stride = 2 if stage and not block else 1
-            inner = add("Relu", _convolution(graph, hidden, channels, wide, kernel=3, stride=stride))
-            inner = _convolution(graph, inner, wide, wide, kernel=3, stride=1)
-            if stride > 1 or channels != wide:
-                hidden = _convolution(graph, hidden, channels, wide, kernel=1, stride=stride)
-            hidden, channels = add("Relu", add("Add", inner, hidden)), wide
+            if bottleneck:
+                inner = add("Relu", _convolution(graph, hidden, channels, wide, kernel=1, stride=1))
+                inner = add("Relu", _convolution(graph, inner, wide, wide, kernel=3, stride=stride))
+                out = 4 * wide
+                inner = _convolution(graph, inner, wide, out, kernel=1, stride=1)
+            else:
+                inner = add("Relu", _convolution(graph, hidden, channels, wide, kernel=3, stride=stride))
+                out = wide
+                inner = _convolution(graph, inner, wide, out, kernel=3, stride=1)
+            if stride > 1 or channels != out:
+                hidden = _convolution(graph, hidden, channels, out, kernel=1, stride=stride)
+            hidden, channels = add("Relu", add("Add", inner, hidden)), out
     flat = add("Flatten", add("GlobalAveragePool", hidden))
     head = graph.normal(channels, 1000, scale=float(1 / np.sqrt(channels)))
     add("Gemm", flat, head, graph.normal(1000, scale=0.02), output="y")
