@@ -195,10 +195,11 @@ def load(url: str, streams: Sequence[Mapping[str, object]], seconds: float, **ke
 
 @dataclass
 class Round:
-    """What the scenarios of one round need: the raw limits, measured once for all, and where results go."""
+    """What the scenarios of one round need: the raw limits, the server's further settings, and where results go."""
 
     seconds: float
     limits: dict[str, Limit]
+    settings: dict[str, str]
     runs: list[dict[str, Any]]
 
     def stream(self, name: str, **keys: object) -> dict[str, object]:
@@ -215,7 +216,7 @@ class Round:
     def serve(self, *names: str, **settings: str) -> Server:
         """Start a server with targets; all else is as it comes, but for what is set."""
         targets = {f"models.{name}.latency_target": format_duration(self.limits[name].target_s) for name in names}
-        return Server([model_folder(name) for name in names], targets | settings)
+        return Server([model_folder(name) for name in names], targets | settings | self.settings)
 
 
 def overload(turn: Round) -> dict[str, float]:
@@ -285,7 +286,7 @@ def weights(turn: Round) -> dict[str, float]:
         target = format_duration(3 * limit.target_s)
         settings = {"models.three.weight": "3", "models.one.weight": "1", "defaults.latency_target": target}
         rate = f"poisson:{2 * limit.rows_per_s:.1f}"
-        with Server([Path(folder)], settings) as server:
+        with Server([Path(folder)], settings | turn.settings) as server:
             url = f"http://127.0.0.1:{server.port}"
             streams = [{"model": copy, "arrivals": rate, "latency_target": target} for copy in ("three", "one")]
             run = load(url, streams, turn.seconds)
@@ -318,19 +319,19 @@ def main() -> int:
         "machine": machine.describe(),
     }
     figures: dict[tuple[str, str], list[float]] = {}
-    rounds = []
+    rounds: list[dict[str, Any]] = []
+    error = ""
     try:
         for number in range(arguments.rounds):
             limits = {name: raw_limit(name, 0.4) for name in arguments.models}
-            turn = Round(arguments.seconds, limits, [])
+            turn = Round(arguments.seconds, limits, dict(arguments.set), [])
+            rounds.append({"limits": {name: vars(one) for name, one in limits.items()}, "runs": turn.runs})
             for scenario in arguments.only:
                 for what, figure in SCENARIOS[scenario](turn).items():
                     figures.setdefault((scenario, what), []).append(figure)
                     print(f"round {number + 1}  {scenario}: {what}: {figure:.3f}", file=sys.stderr, flush=True)
-            rounds.append({"limits": {name: vars(one) for name, one in limits.items()}, "runs": turn.runs})
-    except (RunError, ServerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    except (RunError, ServerError) as caught:
+        error = str(caught)
     findings = [
         Finding(scenario, what, "ms" if "lone request" in what else "x", tuple(one), WANTED.get(what))
         for (scenario, what), one in figures.items()
@@ -339,8 +340,19 @@ def main() -> int:
     for number, one in enumerate(rounds):
         for name, limit in one["limits"].items():
             print(f"round {number + 1}  {name}: {limit}", file=sys.stderr)
-    print(finding_table(findings), write_json("scheduling-real", facts | parts, arguments.results), sep="\n\n")
-    return 0
+    path = write_json("scheduling-real", facts | {"error": error} | parts, arguments.results)
+    print(finding_table(findings), path, sep="\n\n")
+    if error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1 if error else 0
+
+
+def _setting(text: str) -> tuple[str, str]:
+    """Read `KEY=VALUE`."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r} has no '='; expected KEY=VALUE")
+    return key, value
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -349,6 +361,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=["mlp-wide", "encoder"], help="(%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     parser.add_argument("--seconds", type=float, default=8.0, help="measured, for each run (%(default)s)")
+    parser.add_argument(
+        "--set", action="append", default=[], type=_setting, metavar="KEY=VALUE", help="configure the server (nothing)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     for hidden, kind in (("--raw-limit", str), ("--lone-runs", str), ("--count", int), ("--gap", float)):
         parser.add_argument(hidden, type=kind, help=argparse.SUPPRESS)

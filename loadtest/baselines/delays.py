@@ -1,6 +1,6 @@
 """A server whose delays are known: what a load generator reports can be held against what was.
 
-    python loadtest/baselines/delays.py --least-ms 20 --mean-ms 40 [--stall-after-s 3 --stall-s 1]
+    python loadtest/baselines/delays.py --least-ms 50 --mean-ms 100 [--stall-after-s 3 --stall-s 1]
 
 Every request is answered after a delay drawn from an exponential distribution above a least one. The server measures
 each delay as it was, from reading the request to writing the answer, and prints all of them as JSON when it gets
@@ -104,8 +104,8 @@ async def serve(delays: Delays) -> None:
 
 async def main() -> None:
     parser = argparse.ArgumentParser(description="Answer after delays that are known.")
-    parser.add_argument("--least-ms", type=float, default=20.0, help="(%(default)s)")
-    parser.add_argument("--mean-ms", type=float, default=40.0, help="(%(default)s)")
+    parser.add_argument("--least-ms", type=float, default=50.0, help="(%(default)s)")
+    parser.add_argument("--mean-ms", type=float, default=100.0, help="(%(default)s)")
     parser.add_argument("--stall-after-s", type=float, default=float("inf"), help="after the first request (never)")
     parser.add_argument("--stall-s", type=float, default=1.0, help="(%(default)s)")
     one = parser.parse_args()
