@@ -75,7 +75,8 @@ def measure_server(url: str, options: Mapping[str, Any]) -> tuple[dict[str, Any]
         runs, found = run_on_fast_loop(bench.run(list(_scenarios(scenario, options)), search))
     document = _document(bench, runs, found, started)
     click.echo(text_table(HEADINGS, [_row(run) for run in runs]))
-    for line in [*_failures(runs[-1].result), *document["warnings"], *(_verdict(found) if found else ())]:
+    last = runs[-1].result
+    for line in [*_failures(last), *_phases(last), *document["warnings"], *(_verdict(found) if found else ())]:
         click.echo(line)
     is_good = found.rate > 0 if found else all(_is_held(run.result, goal) for run in runs)
     return document, is_good
@@ -267,6 +268,16 @@ def _failures(result: Result) -> Iterator[str]:
     for kind, count in result.total.failed.items():
         said = result.examples.get(kind, "")
         yield f"failed: {count:,} x {kind}{f' ({said[:120]})' if said else ''}"
+
+
+def _phases(result: Result) -> Iterator[str]:
+    """Say where the server says the time of the median request went."""
+    phases = [f"{name} {format_seconds(one['p50'])}" for name, one in result.phases_s.items() if one]
+    if phases:
+        yield f"on the server (p50): {', '.join(phases)}"
+    if result.batch_rows:
+        rows = sum(size * count for size, count in result.batch_rows.items()) / sum(result.batch_rows.values())
+        yield f"rows that ran with a request: {format_count(rows)} on average"
 
 
 def _warnings(result: Result) -> Iterator[str]:

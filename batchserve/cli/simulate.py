@@ -111,10 +111,9 @@ def _scenario(options: dict[str, Any], models: list[str]) -> Scenario:
         return read_scenario(options["scenario"]).with_(seed=options["seed"])
     if len(models) != 1:
         raise ConfigError(f"--arrivals is for one model, and there are {len(models)}; give a --scenario")
-    seconds = options["duration"] * options["load"]  # drawn slower for longer, and then run through faster
     arrivals = _Faster(parse_arrivals(options["arrivals"]), options["load"])
     stream = Stream(models[0], models[0])
-    return Scenario([stream], arrivals, duration_s=seconds / options["load"], warmup_s=0.0, seed=options["seed"])
+    return Scenario([stream], arrivals, duration_s=options["duration"], warmup_s=0.0, seed=options["seed"])
 
 
 @dataclass(frozen=True)
