@@ -158,7 +158,7 @@ def _question(
         write_request(quoted, specs, arrays, target, asks_timing=True),
         rows=arrays[0].shape[0] if arrays[0].ndim else 1,
         is_raw=stream.form == "raw",
-        answer_dtype=stream.raw_datatype.dtype if stream.form == "raw" else None,
+        answer_dtype=stream.raw_datatype.dtype if stream.form == "raw" and not stream.raw_json else None,
     )
 
 

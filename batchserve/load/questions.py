@@ -146,6 +146,8 @@ def write_request(
         headers["X-Server-Timing"] = "1"
     if stream.form == "raw":
         body = _packed(arrays[0])
+        if stream.raw_json:
+            body = stream.raw_json.replace("DATA", ",".join(map(repr, arrays[0].ravel().tolist()))).encode()
         path = stream.path
     else:
         header, tails = _envelope(stream, specs, arrays)
@@ -154,7 +156,9 @@ def write_request(
         path = f"/v2/models/{stream.model}{version}/infer"
         if tails:
             headers["Inference-Header-Content-Length"] = str(len(header))
-    headers.setdefault("Content-Type", "application/json" if stream.form == "json" else "application/octet-stream")
+    headers.setdefault(
+        "Content-Type", "application/json" if stream.form == "json" or stream.raw_json else "application/octet-stream"
+    )
     lines = [f"POST {target.prefix}{path} HTTP/1.1", f"Host: {target.authority}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]

@@ -46,6 +46,7 @@ class Stream:
         path: Where `raw` requests go.
         raw_shape: Shape of a row of `raw` requests.
         raw_datatype: Its datatype.
+        raw_json: Body of `raw` requests with `DATA` where the numbers go, separated by commas; "" for the bytes alone.
         headers: Further headers of each request.
         is_checked: True if answers are compared with that of the same request alone.
     """
@@ -68,6 +69,7 @@ class Stream:
     path: str = ""
     raw_shape: tuple[int, ...] = ()
     raw_datatype: DataType = DATATYPES["FP32"]
+    raw_json: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
     is_checked: bool = True
 
@@ -270,6 +272,7 @@ def _read_stream(place: str, values: Mapping[str, object]) -> Stream:
         path=raw.text("path", "/"),
         raw_shape=raw.shape("shape", raw.take("shape", [])),
         raw_datatype=DATATYPES[datatype],
+        raw_json=raw.text("json"),
         headers={name: str(value) for name, value in table.table("headers").items()},
         is_checked=table.flag("check", default=True),
     )

@@ -10,6 +10,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 from loadtest import (
     batching,
     client,
+    comparison,
     conversation,
     findings,
     generator,
@@ -31,6 +32,7 @@ from loadtest import (
 __all__ = [
     "batching",
     "client",
+    "comparison",
     "conversation",
     "findings",
     "generator",

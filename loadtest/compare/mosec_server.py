@@ -1,0 +1,60 @@
+"""mosec: its frontend in Rust, one worker in Python, batches of up to 32 rows, 5 ms wait for more.
+
+    python loadtest/compare/mosec_server.py --model model.onnx --port 8001
+
+Asked at /inference with a row's bytes, answered with the output's. mosec reads `--port` itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from mosec import Server, Worker  # type: ignore[import-not-found]  # not installed where types are checked
+
+MAX_BATCH_SIZE = 32
+MAX_WAIT_MS = 5
+
+
+class Model(Worker):  # type: ignore[misc]
+    """Runs batches of rows. The file comes by the environment, since mosec starts a process of its own."""
+
+    resp_mime_type = "application/octet-stream"
+
+    def __init__(self) -> None:
+        """Load the model."""
+        super().__init__()
+        self._session = onnxruntime.InferenceSession(os.environ["MODEL"], providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    def deserialize(self, data: bytes) -> Any:
+        """Read a row."""
+        return np.frombuffer(data, np.float32)
+
+    def forward(self, data: list[Any]) -> list[Any]:
+        """Run a batch."""
+        return list(self._session.run(None, {self._input: np.stack(data)})[0])
+
+    def serialize(self, data: Any) -> bytes:
+        """Write a row of the output."""
+        return bytes(data.tobytes())
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Serve a model with mosec.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments, _ = parser.parse_known_args()
+    server = Server()
+    environment = {"MODEL": arguments.model}
+    server.append_worker(Model, max_batch_size=MAX_BATCH_SIZE, max_wait_time=MAX_WAIT_MS, env=[environment])
+    print(f"http://127.0.0.1:{arguments.port}", flush=True)
+    server.run()
+
+
+if __name__ == "__main__":
+    main()
