@@ -93,6 +93,7 @@ def test_many_requests_are_handed_over_before_the_second_is_up(tmp_path: Path) -
     for _ in range(CHUNK):
         one.arrived(model(), request(1.0))
     assert len(lines(tmp_path)) == CHUNK + 1
+    one.close()
 
 
 def test_slow_disk_costs_requests_of_the_recording_and_no_memory(
