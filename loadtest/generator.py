@@ -92,6 +92,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Hold the load generator against a server whose delays are known.")
     parser.add_argument("--rate", type=float, default=5000.0, help="requests a second (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each part (%(default)s)")
+    parser.add_argument("--least-ms", type=float, default=50.0, help="no delay is shorter (%(default)s)")
+    parser.add_argument("--mean-ms", type=float, default=100.0, help="mean of the delays (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
     facts: dict[str, object] = {
@@ -99,13 +101,13 @@ def main() -> int:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine.describe(),
     }
+    spread = ("--least-ms", str(arguments.least_ms), "--mean-ms", str(arguments.mean_ms))
     open_loop = Scenario([STREAM], Steady(arguments.rate), duration_s=arguments.seconds, warmup_s=0, timing_every=0)
-    print(
-        f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.seconds:g} s; delays of 50 ms and more, mean 100 ms\n"
-    )
+    print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.seconds:g} s; ", end="")
+    print(f"delays of {arguments.least_ms:g} ms and more, mean {arguments.mean_ms:g} ms\n")
     print("| generator | CPU of a core | percentile | truth ms | reported ms | error |\n|---|---:|---|---:|---:|---:|")
     for name, tick_s in (("as it comes", 0.0), ("tick 1 ms", 1e-3)):
-        result, delays = with_delays(open_loop.with_(tick_s=tick_s))
+        result, delays = with_delays(open_loop.with_(tick_s=tick_s), *spread)
         rows = compare(result, delays)
         for row in rows:
             print(
@@ -114,7 +116,7 @@ def main() -> int:
                 flush=True,
             )
         facts[name] = {"result": result, "comparisons": [vars(row) | {"error": row.error} for row in rows]}
-    stall = ("--stall-after-s", "2", "--stall-s", "1")
+    stall = (*spread, "--stall-after-s", "2", "--stall-s", "1")
     slower = open_loop.with_(arrivals=Steady(500.0, is_even=True), duration_s=5.0)
     closed = Scenario([STREAM], connections=20, duration_s=5.0, warmup_s=0, timing_every=0)
     print("\n| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |\n|---|---:|---:|---:|---:|---:|")
