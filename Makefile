@@ -13,7 +13,8 @@ VERSIONS := 3.11 3.12 3.13
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-all test-nightly lint format typecheck bench bench-http bench-layouts soak scheduling observe dashboards clean
+.PHONY: help serve test test-all test-openvino test-nightly lint format typecheck bench bench-http bench-layouts bench-execution bench-gpu
+.PHONY: soak soak-unload scheduling observe dashboards clean
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
@@ -35,6 +36,10 @@ test-all: ## Run the tests on each supported Python that is installed
 		else echo "== Python $$version is not installed: skipped"; fi; \
 	done; test $$found = 1
 
+test-openvino: ## Run the tests that need a second provider, in an environment of their own with OpenVINO's runtime
+	$(MAKE) --no-print-directory VENV=.venv-openvino .venv-openvino/.openvino
+	TESTS_REQUIRE=openvino .venv-openvino/bin/python -m pytest tests/openvino $(ARGS)
+
 test-nightly: $(VENV)/.test ## Explore the rules for longer (minutes)
 	HYPOTHESIS_PROFILE=nightly "$(BIN)/python" -m pytest tests/property tests/simulation --timeout 1800 $(ARGS)
 
@@ -51,6 +56,13 @@ bench-layouts: $(VENV)/.test ## Measure the choice of instances and threads at l
 	"$(BIN)/python" loadtest/layouts.py $(ARGS)
 	"$(BIN)/python" loadtest/layouts.py --http --seconds 5 $(ARGS)
 
+bench-execution: $(VENV)/.test ## Measure what the engine, a worker process and a swap cost (minutes)
+	for what in overhead isolation swap swap-computing; do "$(BIN)/python" loadtest/execution.py $$what $(ARGS) || exit 1; done
+
+bench-gpu: ## Check and measure on an NVIDIA GPU, with what is installed in VENV
+	"$(BIN)/python" -m pytest tests/gpu
+	"$(BIN)/python" loadtest/gpu.py $(ARGS)
+
 soak: $(VENV)/.test ## Ten minutes of mixed traffic, after which nothing may be left (needs wrk)
 	"$(BIN)/python" loadtest/hotpath.py --only soak --minutes 10 $(ARGS)
 
@@ -59,6 +71,8 @@ observe: $(VENV)/.observe ## Serve, load and scrape for half a minute; say which
 
 dashboards: $(VENV)/.observe ## Write the dashboards' JSON from their code
 	"$(BIN)/python" -m grafana.build $(ARGS)
+soak-unload: $(VENV)/.test ## Load and unload a model 200 times, after which memory may not have grown
+	"$(BIN)/python" loadtest/unloading.py $(ARGS)
 
 lint: $(VENV)/.test ## Check style
 	"$(BIN)/ruff" check .
@@ -72,7 +86,7 @@ typecheck: $(VENV)/.test ## Check types
 	"$(BIN)/mypy"
 
 clean: ## Remove virtual environments and caches
-	rm -rf .venv .venv-3.11 .venv-3.12 .venv-3.13 .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf .venv .venv-openvino .venv-3.11 .venv-3.12 .venv-3.13 .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 
 # --- virtual environment: one marker for each set of extras, remade when the project file changes -------------------
 
@@ -95,5 +109,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.observe: $(VENV)/bin/python pyproject.toml
 	$(call install,cpu$(comma)examples$(comma)observe)
+$(VENV)/.openvino: $(VENV)/bin/python pyproject.toml
+	$(call install,openvino$(comma)test)
 
 comma := ,

@@ -3,10 +3,12 @@
     BatchserveError
     ├── ConfigError                     a key, value, file or flag of the configuration
     ├── ModelLoadError                  a model cannot be served; its text is shown to clients
+    │   └── ProviderUnavailable         an execution provider is not installed, or cannot be started
     ├── LoadError                       load could not be applied to a server, so there is nothing to report
     ├── BackendError                    a run of a batch went wrong (becomes ExecutionFailed)
     │   ├── BadBackendOutput            the runtime's answer does not have the promised form
-    │   └── OutOfMemory                 there was no memory for a run; a smaller one may have it
+    │   ├── OutOfMemory                 there was no memory for a run; a smaller one may have it
+    │   └── WorkerDied                  the process that ran it crashed or was killed
     └── RequestError                    ends one request; knows its HTTP status and gRPC code
         ├── InvalidRequest              400  the caller's mistake, found before the queue
         │   ├── BadFraming              400  not HTTP, or HTTP that could be read in two ways
@@ -62,6 +64,7 @@ __all__ = [
     "ModelNotReady",
     "NotFound",
     "OutOfMemory",
+    "ProviderUnavailable",
     "QueueFull",
     "Refused",
     "RegionNotFound",
@@ -71,6 +74,7 @@ __all__ = [
     "TargetMissed",
     "Unavailable",
     "UnsupportedEncoding",
+    "WorkerDied",
 ]
 
 
@@ -90,6 +94,10 @@ class ModelLoadError(BatchserveError):
     """A model cannot be served. The text is shown in the repository index, so it holds no file path."""
 
 
+class ProviderUnavailable(ModelLoadError):
+    """An execution provider that was asked for is not in the runtime, or cannot be started."""
+
+
 class LoadError(BatchserveError):
     """Load could not be applied to a server: it is not there, or does not serve what it is asked for."""
 
@@ -104,6 +112,10 @@ class BadBackendOutput(BackendError):
 
 class OutOfMemory(BackendError):
     """The runtime had no memory for a run of so many rows; the session stays usable, and fewer rows may have it."""
+
+
+class WorkerDied(BackendError):
+    """The process that ran a batch is gone, and the batch with it."""
 
 
 class RequestError(BatchserveError):

@@ -126,6 +126,10 @@ MAKERS: dict[str, Maker] = {
         "perceptron 1024-4096-4096-1024, 101 MB of weights: a run reads them all, however many rows it has",
         lambda: _mlp("mlp-wide", 1024, 4096, 4096, 1024),
     ),
+    "mlp-medium": Maker(
+        "perceptron 1024-2560-1024, 21 MB of weights: to be loaded and unloaded",
+        lambda: _mlp("mlp-medium", 1024, 2560, 1024),
+    ),
     "identity": Maker(
         "gives back 16 floats",
         lambda: _identity("identity", TensorProto.FLOAT, 16),

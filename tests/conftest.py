@@ -35,7 +35,21 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("TESTS_REQUIRE", "").split(",")
     for mark in item.iter_markers("needs"):
         (tool,) = mark.args
-        if shutil.which(tool) is None:
+        if not (_has_provider(tool) if tool == "openvino" else shutil.which(tool)):
             if tool in required:
                 pytest.fail(f"{tool} is not installed, and TESTS_REQUIRE asks for it", pytrace=False)
             pytest.skip(f"{tool} is not installed")
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("there is no NVIDIA GPU, or no onnxruntime-gpu")
+
+
+def _has_gpu() -> bool:
+    from batchserve.backends.providers import cuda_devices
+
+    return _has_provider("cuda") and cuda_devices() > 0
+
+
+def _has_provider(name: str) -> bool:
+    import onnxruntime
+
+    return any(provider.lower().startswith(name) for provider in onnxruntime.get_available_providers())

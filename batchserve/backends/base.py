@@ -11,7 +11,7 @@ from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["Backend", "Batchability", "Layout", "ModelFile", "Session"]
+__all__ = ["Backend", "Batchability", "Build", "Layout", "ModelFile", "Session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,23 @@ class Layout:
         return f"{self.instances} x {self.threads}"
 
 
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How far a session is with changing to a provider that takes long to build.
+
+    Attributes:
+        state: `waiting`, `building`, `swapped`, `refused` or `failed`.
+        why: A few words for people, without file paths.
+        seconds: How long the build took; 0 until it ended.
+        swaps: How often another session took the place of the one that served.
+    """
+
+    state: str
+    why: str
+    seconds: float = 0.0
+    swaps: int = 0
+
+
 class Session(Protocol):
     """A model held by a runtime, ready to run.
 
@@ -71,6 +88,7 @@ class Session(Protocol):
         layouts: Ways to run it that are worth comparing, never empty. The first is the one it was opened for; it is the
             only one where the configuration leaves no choice.
         pad: How requests of different lengths are padded, proved; None if they are not.
+        build: The change to another provider that is under way or over; None if none is due.
         facts: Short words about how it runs (threads, spinning, runtime version) for logs and configuration answers.
     """
 
@@ -106,6 +124,11 @@ class Session(Protocol):
 
     @property
     def pad(self) -> PadRule | None:
+        """See the class."""
+        ...
+
+    @property
+    def build(self) -> Build | None:
         """See the class."""
         ...
 
@@ -170,6 +193,10 @@ class Session(Protocol):
             thread: Identity of the thread, as `threading.get_ident` gives it. No other run may begin on it before the
                 present one is over.
         """
+        ...
+
+    def serve(self) -> None:
+        """Take note that the model serves from now on: what must not delay that may begin. Returns at once."""
         ...
 
     def close(self) -> None:

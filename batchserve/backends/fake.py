@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from batchserve.backends.base import Batchability, Layout, ModelFile
+from batchserve.backends.base import Batchability, Build, Layout, ModelFile
 from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
@@ -141,6 +141,8 @@ class FakeSession:
         self.may_run_in_place = backend.may_run_in_place
         self.pad = backend.pad
         self.facts: Mapping[str, str] = {"runtime": "fake"}
+        self.build: Build | None = None
+        self.serves = False
         self.closed = False
 
     def sample(self, rows: int, length: int = 0) -> list[Array]:
@@ -172,6 +174,10 @@ class FakeSession:
     def interrupt(self, thread: int) -> None:
         """Note it in `interrupted`; a run that is held goes on."""
         self._backend.interrupted.append(thread)
+
+    def serve(self) -> None:
+        """Note it."""
+        self.serves = True
 
     def close(self) -> None:
         """Note it; a run afterwards raises."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from batchserve.backends.agreement import elsewhere
-from batchserve.backends.base import Batchability, Layout, ModelFile
+from batchserve.backends.base import Batchability, Build, Layout, ModelFile
 from batchserve.backends.batchability import Findings, investigate
 from batchserve.backends.padding import guess, mask_of, resolve
 from batchserve.backends.padding_proof import prove_padding
@@ -22,6 +23,16 @@ from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 from batchserve.errors import BackendError, ModelLoadError, OutOfMemory
+
+log = logging.getLogger(__name__)
+
+OUTSIZED = 2.0
+"""A run is outsized if its inputs have more than so many times the bytes of the largest of late."""
+FORGETTING = 0.999
+"""What becomes of that largest size with each run: half of it is left after some 700."""
+
+ARENAS = {"CPUExecutionProvider": "cpu:0", "CUDAExecutionProvider": "cpu:0;gpu:0"}
+"""The arenas to shrink, as the runtime names them, by the first provider."""
 
 __all__ = ["OnnxBackend", "OnnxSession", "require_runtime"]
 
@@ -49,6 +60,12 @@ class OnnxBackend:
         outputs = describe(session.get_outputs(), "output", header.outputs if header else {})
         inputs = declare(inputs, config.inputs, overridable)
         outputs = declare(outputs, config.outputs)
+        if opened.session.get_providers() == ["CPUExecutionProvider"] and any(
+            tensor.datatype.name == "FP16" for tensor in (*inputs, *outputs)
+        ):
+            log.warning(
+                "model %s takes or gives FP16, which a CPU computes no faster than FP32: serve it in FP32", file.name
+            )
         facts = _facts(opened, config) | {"session_load_s": f"{opened_at - began:.3f}"}
         return OnnxSession(opened, config, inputs, outputs, facts)
 
@@ -83,12 +100,15 @@ class OnnxSession:
         self._graph_inputs = inputs
         self._graph_outputs = outputs
         self.layouts: tuple[Layout, ...] = opened.layouts
+        self.build: Build | None = None
         self._input_names = [tensor.name for tensor in inputs]
         self._output_names = [tensor.name for tensor in outputs]
         self._names_by_mask: dict[int, list[str]] = {}
         self._make_options: Callable[[], Any] = require_runtime().RunOptions
         self._options: dict[int, Any] = {}  # by thread: made once, for they cost a quarter of a microsecond
+        self._usual_bytes = 0.0
         self.providers: tuple[str, ...] = tuple(opened.session.get_providers())
+        self._arenas = ARENAS.get(self.providers[0], "")
         # A run on an accelerator waits for whoever else uses the device.
         self.may_run_in_place = self.providers == ("CPUExecutionProvider",)
         began = time.perf_counter()
@@ -176,12 +196,19 @@ class OnnxSession:
         options = self._options.get(thread)
         if options is None:
             options = self._options[thread] = self._make_options()
+        is_outsized = self._is_outsized(inputs)
+        if is_outsized:  # a setting stays set, so these options are for this run alone
+            options = self._options[thread] = self._make_options()
+            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", self._arenas)
         try:
             # Names cost nothing; None would make the runtime list the outputs, half a microsecond a call.
             outputs: list[Array] = session.run(names, dict(zip(self._input_names, inputs, strict=True)), options)
         except Exception as error:  # the runtime's errors share no other base class
             kind = OutOfMemory if is_out_of_memory(error) else BackendError
             raise kind(plain_text(error, self._path)) from error
+        finally:
+            if is_outsized:
+                self._options.pop(thread, None)
         return outputs
 
     def interrupt(self, thread: int) -> None:
@@ -191,12 +218,29 @@ class OnnxSession:
         if options is not None:
             options.terminate = True
 
+    def _is_outsized(self, inputs: Sequence[Array]) -> bool:
+        """Say whether a run's inputs are far larger than those of late: the arena would keep what it takes.
+
+        Threads may race for the usual size, which does no harm.
+        """
+        size_bytes = 0
+        for array in inputs:
+            size_bytes += array.nbytes
+        usual_bytes = self._usual_bytes
+        self._usual_bytes = max(size_bytes, usual_bytes * FORGETTING)
+        return size_bytes > usual_bytes * OUTSIZED and bool(usual_bytes and self._arenas)
+
     def reopen(self, threads: int) -> OnnxSession:
         """Open the same file with other threads; see `Session.reopen`."""
-        config = replace(self._config, instances=1, intra_op_threads=threads, providers=self.providers)
+        config = replace(self._config, instances=1, intra_op_threads=threads)
+        if self.may_run_in_place:  # on the CPU, be it by fallback: what is configured for others would be refused
+            config = replace(config, providers=("cpu",), device=None, provider_options=())
         opened = open_session(self._path, config)
         facts = {**self.facts, "intra_op_threads": str(threads)}
         return OnnxSession(opened, config, self._graph_inputs, self._graph_outputs, facts, self._findings)
+
+    def serve(self) -> None:
+        """Do nothing: everything was done at load."""
 
     def close(self) -> None:
         """Let go of the runtime's session, which frees its memory once no run holds it."""

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from batchserve.backends.base import Layout
 from batchserve.config import ModelConfig
 from batchserve.config.names import did_you_mean
-from batchserve.errors import ModelLoadError
+from batchserve.errors import ModelLoadError, ProviderUnavailable
 
 __all__ = [
     "ACCELERATED",
     "CPU",
     "CUDA",
     "SHORT_NAMES",
+    "SLOW_TO_BUILD",
     "TENSORRT",
     "check_in_use",
+    "check_options",
     "cuda_devices",
+    "full_name",
     "layouts",
+    "library_remedy",
     "on_device",
     "options",
     "resolve",
@@ -47,7 +51,9 @@ SHORT_NAMES = {
     "armnn": "ArmNNExecutionProvider",
     "webgpu": "WebGpuExecutionProvider",
 }
-"""Configuration's short names. `auto` is one more: CUDA if it is compiled in and a device is there, else the CPU."""
+"""Configuration's short names. `auto` is one more: the best of what is compiled in and has a device."""
+
+OPENVINO, DNNL = SHORT_NAMES["openvino"], SHORT_NAMES["dnnl"]
 
 ACCELERATED = frozenset({CUDA, TENSORRT, "NvTensorRTRTXExecutionProvider"})
 """Providers that need the CUDA libraries."""
@@ -56,6 +62,12 @@ NUMBERED = frozenset(
     {CUDA, TENSORRT, "NvTensorRTRTXExecutionProvider", *(SHORT_NAMES[k] for k in ("rocm", "migraphx"))}
 )
 """Providers that take the number of their device as the option `device_id`."""
+
+ON_OWN_THREADS = frozenset({CPU, DNNL, SHORT_NAMES["xnnpack"], "AzureExecutionProvider"})
+"""Providers whose runs take the threads of the runtime."""
+
+SLOW_TO_BUILD = frozenset(SHORT_NAMES[name] for name in ("tensorrt", "nvtensorrtrtx", "migraphx", "qnn", "vitisai"))
+"""Providers that compile a model for seconds to minutes before its first run."""
 
 REMEDIES = {
     CUDA: "install batchserve[gpu] in place of batchserve[cpu]",
@@ -84,11 +96,13 @@ def resolve(
     for word in asked or ("auto",):
         if word == "auto":
             has_device = has_cuda_device or (lambda: cuda_devices() > 0)
-            names += [CUDA, CPU] if CUDA in available and has_device() else [CPU]
+            best = [CUDA] if CUDA in available and has_device() else [OPENVINO, DNNL]
+            names += [*(name for name in best if name in available), CPU]
             continue
         name = SHORT_NAMES.get(word, word)
         if name not in available:
-            raise ModelLoadError(_unavailable(word, name, available))
+            unavailable = ProviderUnavailable if name in SHORT_NAMES.values() else ModelLoadError
+            raise unavailable(_unavailable(word, name, available))
         names.append(name)
     return tuple(dict.fromkeys(names))
 
@@ -139,14 +153,26 @@ def check_in_use(asked: Sequence[str], wanted: Sequence[str], in_use: Sequence[s
     required = {SHORT_NAMES.get(word, word) for word in asked if word != "auto"}
     for name in wanted:
         if name in required and name not in in_use:
-            remedy = LIBRARY_REMEDIES.get(name, "the runtime's own lines in the server's log say why")
-            raise ModelLoadError(
+            remedy = library_remedy(name)
+            raise ProviderUnavailable(
                 f"provider {name} could not be started; in use would be only {', '.join(in_use)}: "
                 f'{remedy}, or configure providers = ["cpu"]'
             )
 
 
-def options(name: str, *, is_dynamic: bool, device_number: int = 0) -> dict[str, Any]:
+def full_name(word: str) -> str:
+    """Return the runtime's name of a provider that may have been written short."""
+    return SHORT_NAMES.get(word, word)
+
+
+def library_remedy(name: str) -> str:
+    """Say what to look at when a provider that is compiled in does not start."""
+    return LIBRARY_REMEDIES.get(name, "the runtime's own lines in the server's log say why")
+
+
+def options(
+    name: str, *, is_dynamic: bool, device_number: int = 0, configured: Mapping[str, Mapping[str, str]] | None = None
+) -> dict[str, Any]:
     """Give the options that a provider is created with.
 
     Args:
@@ -154,22 +180,54 @@ def options(name: str, *, is_dynamic: bool, device_number: int = 0) -> dict[str,
         is_dynamic: True if the model has free axes. CUDA's default search tries every convolution algorithm again for
             each new shape, which would happen for each new batch size.
         device_number: Which of the provider's devices.
+        configured: Options by provider, short name or the runtime's; they have the last word.
     """
     given: dict[str, Any] = {"device_id": str(device_number)} if device_number and name in NUMBERED else {}
     if name == CUDA and is_dynamic:
         given["cudnn_conv_algo_search"] = "HEURISTIC"
+    for word, own in (configured or {}).items():
+        if SHORT_NAMES.get(word, word) == name:
+            given |= own
     return given
 
 
-def layouts(wanted: Sequence[str], config: ModelConfig) -> tuple[Layout, ...]:
-    """List the ways to run a model on an accelerator that are worth measuring; empty where the cores compute.
+def check_options(configured: Mapping[str, Mapping[str, str]], wanted: Sequence[str]) -> None:
+    """Refuse options that would reach nobody, or that cannot work with the way runs are made here.
+
+    Args:
+        configured: Options by provider.
+        wanted: What `resolve` made of the providers.
+
+    Raises:
+        ModelLoadError: A table is for a provider that is not used, or names an option that cannot work.
+    """
+    for word, own in configured.items():
+        name = SHORT_NAMES.get(word, word)
+        if name not in wanted:
+            hint = did_you_mean(word, SHORT_NAMES) if name == word else ""
+            raise ModelLoadError(
+                f"provider_options has a table {word!r}, but the model runs on {', '.join(wanted)}: "
+                f"{hint or 'name the provider in providers, or leave the table out'}"
+            )
+        if name == CUDA and own.get("enable_cuda_graph", "0") not in ("0", "False", "false"):
+            raise ModelLoadError(
+                "provider_options.cuda has enable_cuda_graph, which needs fixed shapes and addresses, and batches here "
+                "have neither: leave it out"
+            )
+
+
+def layouts(wanted: Sequence[str], config: ModelConfig, cores: int) -> tuple[Layout, ...]:
+    """List the ways to run a model that are worth measuring where another provider than the CPU's computes.
 
     A second run lets copies overlap with the first one's kernels. TensorRT locks a session for a whole run, so there
     it would only wait.
+
+    Returns:
+        Empty where the runtime's own threads compute: then the cores are to be shared.
     """
-    if not ACCELERATED.intersection(wanted):
+    if wanted[0] in ON_OWN_THREADS:
         return ()
-    threads = config.intra_op_threads or 1
+    threads = config.intra_op_threads or (1 if ACCELERATED.intersection(wanted) else cores)
     if config.instances is not None:
         return (Layout(config.instances, threads),)
     if ACCELERATED.difference((CUDA,)).intersection(wanted) or config.hint == "latency":

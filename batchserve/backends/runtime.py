@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
 from dataclasses import dataclass, replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from batchserve.backends.base import Layout
 from batchserve.backends.cores import layouts_on_cores, usable_cores
 from batchserve.backends.header import Header, read_header
 from batchserve.config import ModelConfig
-from batchserve.errors import ConfigError, ModelLoadError
+from batchserve.errors import ConfigError, ModelLoadError, ProviderUnavailable
 
-__all__ = ["Opened", "is_out_of_memory", "open_session", "plain_text", "require_runtime"]
+__all__ = ["Opened", "installed_packages", "is_out_of_memory", "open_session", "plain_text", "require_runtime"]
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +49,7 @@ _NO_MEMORY = re.compile(
 )
 """What the runtime's arenas, the C++ library and CUDA's libraries say when there is no memory."""
 
+_PACKAGE = re.compile(r"onnxruntime(-(gpu|openvino|directml|rocm|migraphx|qnn|silicon|cann|training|azure))?")
 _GIT_LFS = b"version https://git-lfs"
 _CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _LOADING = re.compile(r"Load model from .*? failed:", re.DOTALL)
@@ -81,6 +84,21 @@ class Opened:
     version: str
 
 
+def installed_packages() -> list[tuple[str, str]]:
+    """List the installed ONNX Runtime packages with their versions. Several overwrite each other's files."""
+    found = ((str(one.metadata["Name"] or "").lower().replace("_", "-"), one.version) for one in distributions())
+    return sorted({(name, version) for name, version in found if _PACKAGE.fullmatch(name)})
+
+
+@functools.cache
+def _warn_of_several() -> None:
+    if len(installed := installed_packages()) > 1:
+        log.warning(
+            "%s overwrite each other's files, and which one runs is chance: uninstall all of them, then install one",
+            " and ".join(name for name, _ in installed),
+        )
+
+
 def require_runtime() -> Any:
     """Import ONNX Runtime and return its module.
 
@@ -103,6 +121,7 @@ def require_runtime() -> Any:
         raise ConfigError(
             f"the installed ONNX Runtime is incomplete: remove onnxruntime and onnxruntime-gpu, then {remedy}"
         )
+    _warn_of_several()
     onnxruntime.set_default_logger_severity(LOG_ERRORS)
     return onnxruntime
 
@@ -110,9 +129,22 @@ def require_runtime() -> Any:
 def open_session(path: Path, config: ModelConfig) -> Opened:
     """Make a session of a model file with the options of onnxruntime.md. Blocks; other creations wait for this one.
 
+    Where the configuration allows a fallback, the CPU takes the place of a provider that is not there.
+
     Raises:
-        ModelLoadError: There is no runtime, no such file, it is no model, or a provider asked for is not in use.
+        ProviderUnavailable: A provider asked for is not in the runtime, or cannot be started.
+        ModelLoadError: There is no runtime, no such file, or it is no model.
     """
+    try:
+        return _open_session(path, config)
+    except ProviderUnavailable as error:
+        if config.fallback != "cpu":
+            raise
+        log.warning("%s runs on the CPU, as fallback allows: %s", path, error)
+    return _open_session(path, replace(config, providers=("cpu",), device=None, provider_options=()))
+
+
+def _open_session(path: Path, config: ModelConfig) -> Opened:
     try:
         runtime = require_runtime()
     except ConfigError as error:
@@ -120,11 +152,13 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
     _check_file(path)
     asked, number = providers.on_device(config.providers, config.device)
     wanted = providers.resolve(asked, runtime.get_available_providers())
+    configured = {name: dict(own) for name, own in config.provider_options}
+    providers.check_options(configured, wanted)
     header = read_header(path)
     is_dynamic = header is None or header.is_dynamic
     cores = usable_cores()
     on_gpu = bool(providers.ACCELERATED.intersection(wanted))
-    layouts = providers.layouts(wanted, config) or layouts_on_cores(cores, config)
+    layouts = providers.layouts(wanted, config, cores) or layouts_on_cores(cores, config)
     session_options = _session_options(runtime, config.spinning, layouts[0].threads, is_dynamic=is_dynamic)
     with CREATION:
         if on_gpu and hasattr(runtime, "preload_dlls"):
@@ -135,16 +169,18 @@ def open_session(path: Path, config: ModelConfig) -> Opened:
                 session_options,
                 providers=list(wanted),
                 provider_options=[
-                    providers.options(name, is_dynamic=is_dynamic, device_number=number) for name in wanted
+                    providers.options(name, is_dynamic=is_dynamic, device_number=number, configured=configured)
+                    for name in wanted
                 ],
                 enable_fallback=0,
             )
         except Exception as error:  # the runtime's errors share no other base class
-            raise ModelLoadError(_why_not_loaded(error, path)) from error
+            is_provider = type(error).__name__ == "EPFail"
+            raise (ProviderUnavailable if is_provider else ModelLoadError)(_why_not_loaded(error, path)) from error
     in_use = session.get_providers()
     providers.check_in_use(asked, wanted, in_use)
-    if providers.CUDA in wanted and providers.CUDA not in in_use:
-        log.warning("a CUDA device is there but its provider could not be started: %s runs on the CPU", path)
+    if missing := [name for name in wanted if name not in in_use]:  # auto brought it in
+        log.warning("%s is installed but could not be started: %s runs on the CPU", missing[0], path)
         return open_session(path, replace(config, providers=("cpu",)))  # again, with threads for the CPU
     return Opened(path, session, header, cores, layouts, str(runtime.__version__))
 

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchserve.backends.isolated import IsolatingBackend
 from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.backends.swapping import SwappingBackend
 from batchserve.cli.reloading import Reloading
 from batchserve.engine.profiles import Profiles
 from batchserve.engine.repository import Repository
@@ -95,7 +97,7 @@ class Assembly:
         self.repository = Repository(
             sources,
             self._reloading.config_of,
-            OnnxBackend(),
+            SwappingBackend(IsolatingBackend(OnnxBackend())),
             listeners=listeners,
             profiles=Profiles(cache_folder(config.cache_dir) / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,

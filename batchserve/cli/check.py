@@ -33,6 +33,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, sets: tuple[str, ..
     """
     settings = load_settings(config_file, sets)
 
+    from batchserve.backends.isolated import IsolatingBackend
     from batchserve.backends.onnx import OnnxBackend, require_runtime
     from batchserve.engine.sources import find_models
     from batchserve.telemetry.logging import set_up_logging
@@ -41,7 +42,7 @@ def check(paths: tuple[Path, ...], config_file: Path | None, sets: tuple[str, ..
     sources = find_models(paths)
     settings.check_model_names([source.name for source in sources])
     set_up_logging("warning", settings.server.log_format)
-    failed = asyncio.run(_check_all(settings, sources, OnnxBackend()))
+    failed = asyncio.run(_check_all(settings, sources, IsolatingBackend(OnnxBackend())))
     good, known = len(sources) - len(failed), len(sources)
     click.echo(f"{good} of {known} {'model' if known == 1 else 'models'} can be served")
     if failed:

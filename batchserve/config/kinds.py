@@ -241,11 +241,12 @@ def duration(*, positive: bool = False, word: str = "") -> Kind:
     return with_word(kind, word) if word else kind
 
 
-def size(*, positive: bool = False) -> Kind:
+def size(*, positive: bool = False, auto: bool = False) -> Kind:
     """A size in bytes with its unit.
 
     Args:
         positive: True if 0 is refused.
+        auto: True if `auto` may be written and becomes None.
     """
 
     def read(value: object) -> int:
@@ -255,13 +256,14 @@ def size(*, positive: bool = False) -> Kind:
         return size_bytes
 
     least = "above 0" if positive else "of 0 or more"
-    return Kind(
+    kind = Kind(
         "size",
         f"a size {least} with its unit, such as 512B, 4KiB, 64MiB or 1GiB",
         read,
         lambda given: given,
         lambda size_bytes: toml_string(format_size(size_bytes)),
     )
+    return with_word(kind, "auto") if auto else kind
 
 
 def choice(*values: str) -> Kind:

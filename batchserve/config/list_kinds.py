@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Sequence
 
 from batchserve.config.kinds import Kind, read_weight, toml_string, weight_from_text
 from batchserve.config.names import did_you_mean
 from batchserve.config.units import BadValueError
 
-__all__ = ["names", "row_counts", "version_policy", "weights"]
+__all__ = ["names", "options", "row_counts", "version_policy", "weights"]
 
 _MOST_ROWS = 1 << 20
 
@@ -97,6 +98,43 @@ def weights() -> Kind:
         return "{" + ", ".join(f"{toml_string(name)} = {weight!r}" for name, weight in value) + "}"
 
     return Kind("table of weights", "numbers above 0 by name, such as {batch-jobs = 0.5}", read, from_text, show)
+
+
+def options() -> Kind:
+    """Options passed through by provider; the field's value is pairs of a name and its pairs of option and text."""
+
+    def read(value: object) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+        if not isinstance(value, dict):
+            raise BadValueError("is not a table of tables")
+        found = {}
+        for name, given in value.items():
+            if not isinstance(given, dict):
+                raise BadValueError(f"has {name!r} in it, which is no table", f"write {{{name} = {{option = value}}}}")
+            if bad := [key for key, one in given.items() if isinstance(one, bool) or not isinstance(one, str | int)]:
+                raise BadValueError(
+                    f"has {bad[0]!r} in it, which is neither text nor a whole number",
+                    'write what the provider reads, such as "1", "True" or "0.5"',
+                )
+            found[name] = tuple(sorted((key, str(one)) for key, one in given.items()))
+        return tuple(sorted(found.items()))
+
+    def from_text(given: str) -> object:
+        try:
+            return tomllib.loads(f"given = {given}")["given"]
+        except tomllib.TOMLDecodeError:
+            return given
+
+    def show(value: Sequence[tuple[str, Sequence[tuple[str, str]]]]) -> str:
+        tables = (
+            f"{toml_string(name)} = {{"
+            + ", ".join(f"{toml_string(key)} = {toml_string(one)}" for key, one in given)
+            + "}"
+            for name, given in value
+        )
+        return "{" + ", ".join(tables) + "}"
+
+    allowed = "a table of options for each provider, such as {cuda = {gpu_mem_limit = 4294967296}}"
+    return Kind("table of options", allowed, read, from_text, show)
 
 
 def version_policy() -> Kind:

@@ -26,7 +26,7 @@ from batchserve.config.kinds import (
     whole_number,
     with_word,
 )
-from batchserve.config.list_kinds import names, row_counts, version_policy, weights
+from batchserve.config.list_kinds import names, options, row_counts, version_policy, weights
 from batchserve.config.pad import PadConfig, padding
 
 __all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
@@ -267,6 +267,24 @@ class ModelConfig:
     )
     providers: tuple[str, ...] = _key(
         ("auto",), names(), "Execution providers, most preferred first; `auto` takes the best that works."
+    )
+    provider_options: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = _key(
+        (), options(), "Options handed to ONNX Runtime as they are, in a table for each provider."
+    )
+    fallback: str = _key(
+        "none", choice("none", "cpu"), "What runs the model if a provider named in `providers` is not there."
+    )
+    isolation: str = _key(
+        "none", choice("none", "process"), "Where the model runs: in the server, or in a process of its own."
+    )
+    retry_crashed: bool = _key(False, flag(), "Run a batch once more if the model's own process died with it.")
+    memory_limit_bytes: int | None = _key(
+        None, size(positive=True, auto=True), "Memory that the model's own process may allocate; `auto` is no limit."
+    )
+    build: str = _key(
+        "auto",
+        choice("auto", "wait", "background"),
+        "When the first of `providers` is opened: before the model serves, or while it serves on the next one.",
     )
     intra_op_threads: int = _key(
         0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among the instances."

@@ -203,6 +203,7 @@ class Policy:
         took_s: float | None = None,
         overhead_s: float = 0.0,
         out_of_memory: bool = False,
+        has_crashed: bool = False,
     ) -> list[Ticket]:
         """Take a batch's slot back and settle its entries.
 
@@ -214,6 +215,7 @@ class Policy:
             took_s: Seconds its run took, for the cost model; None if that was not measured.
             overhead_s: Seconds it spent on the way there and back; 0 if it ran in place.
             out_of_memory: True if it failed because there was no memory for so many rows.
+            has_crashed: True if it took its process along: it is not run again, lest it does so once for each half.
 
         Returns:
             Tickets that ended: completed ones, or failed ones with their error.
@@ -240,7 +242,7 @@ class Policy:
             return ended
         counters.failed_executions += 1
         alive = [entry for entry in batch.entries if entry.ticket.outcome is None]
-        may_halve = self.limits.isolate_failures
+        may_halve = self.limits.isolate_failures and not has_crashed
         if out_of_memory and batch.rows > 1:
             self.sizing.halve(batch.rows, now)
             may_halve = may_halve or batch.reason != "isolate"

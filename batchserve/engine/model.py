@@ -28,7 +28,7 @@ from batchserve.engine.warmup_lengths import warm_up_lengths
 from batchserve.errors import ModelLoadError, RequestError
 
 if TYPE_CHECKING:
-    from batchserve.backends.base import Backend, ModelFile, Session
+    from batchserve.backends.base import Backend, Build, ModelFile, Session
     from batchserve.config import ModelConfig
     from batchserve.core.counters import Counters
     from batchserve.core.padding import PadRule
@@ -124,6 +124,7 @@ class Model:
             on_ended=self._requests_ended,
         )
         group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
+        session.serve()
 
     # --- what it is -----------------------------------------------------------------------------------------------
 
@@ -131,6 +132,16 @@ class Model:
     def instances(self) -> int:
         """Batches that may run at once."""
         return self.limits.slots
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Execution providers in use, most preferred first."""
+        return self.session.providers
+
+    @property
+    def build(self) -> Build | None:
+        """The change to another provider that is under way or over; None if none is due."""
+        return self.session.build
 
     @property
     def max_queue_size(self) -> int:

@@ -13,7 +13,7 @@ from batchserve.core.ticket import Outcome, Ticket
 from batchserve.engine.events import BatchEnded, RequestsEnded, TracedRequest
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
-from batchserve.errors import BackendError, Draining, InternalError, OutOfMemory, Refused, RequestError
+from batchserve.errors import BackendError, Draining, InternalError, OutOfMemory, Refused, RequestError, WorkerDied
 from batchserve.timer import Timer
 
 if TYPE_CHECKING:
@@ -239,6 +239,7 @@ class Scheduler:
             took_s=None if batch.is_stuck else took_s,  # what it took says nothing of the next one
             overhead_s=0.0 if is_in_place else now - batch.cut_s - took_s,
             out_of_memory=isinstance(execution.error, OutOfMemory | MemoryError),
+            has_crashed=isinstance(execution.error, WorkerDied),
         )
 
     def _settle(self, batch: Batch, execution: Execution, ended: list[Ticket], now: float) -> None:
@@ -277,7 +278,8 @@ class Scheduler:
     def _log_failure(self, batch: Batch, error: Exception) -> None:
         if batch.is_stuck:
             return
-        will_repeat = len(batch.entries) > 1 and self.policy.limits.isolate_failures
+        may_repeat = self.policy.limits.isolate_failures and not isinstance(error, WorkerDied)
+        will_repeat = len(batch.entries) > 1 and may_repeat
         names = [entry.ticket.request.trace.request_id for entry in batch.entries if entry.ticket.request.trace]
         logger.warning(
             "a run of model %s with %d rows of %d requests failed%s: %s",

@@ -294,6 +294,9 @@ class ModelSeries:
         page.number("batchserve_queue_limit_rows", labels, 0 if model is None else model.max_queue_size)
         page.number("batchserve_instances", labels, 0 if model is None else model.instances)
         self._write_scheduler(page, Gauges() if model is None else model.gauges(now))
+        build = None if model is None else model.build
+        page.number("batchserve_model_build_seconds", labels, 0.0 if build is None else build.seconds)
+        page.number("batchserve_model_swaps_total", labels, 0 if build is None else build.swaps)
         for instance, busy_s in sorted(self._busy_s.items()):
             page.number("batchserve_instance_busy_seconds_total", (*labels, str(instance)), busy_s)
         if model is not None:

@@ -10,6 +10,7 @@ from batchserve.backends.providers import (
     SHORT_NAMES,
     TENSORRT,
     check_in_use,
+    check_options,
     cuda_devices,
     on_device,
     options,
@@ -18,6 +19,7 @@ from batchserve.backends.providers import (
 from batchserve.errors import ModelLoadError
 
 PLAIN = ["AzureExecutionProvider", CPU]
+OPENVINO, DNNL = SHORT_NAMES["openvino"], SHORT_NAMES["dnnl"]
 GPU = [TENSORRT, CUDA, CPU]
 
 
@@ -28,6 +30,9 @@ GPU = [TENSORRT, CUDA, CPU]
         (("auto",), GPU, False, (CPU,)),
         (("auto",), GPU, True, (CUDA, CPU)),
         ((), GPU, True, (CUDA, CPU)),
+        (("auto",), [OPENVINO, CPU], False, (OPENVINO, CPU)),
+        (("auto",), [DNNL, CUDA, CPU], False, (DNNL, CPU)),
+        (("auto",), [OPENVINO, CUDA, CPU], True, (CUDA, CPU)),
         (("cpu",), GPU, True, (CPU,)),
         (("tensorrt", "auto"), GPU, True, (TENSORRT, CUDA, CPU)),
         (("cuda", "cuda", "cpu"), GPU, True, (CUDA, CPU)),
@@ -142,3 +147,30 @@ def test_no_driver_means_no_devices(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr("batchserve.backends.providers.ctypes.CDLL", missing)
     assert cuda_devices() == 0
+
+
+def test_configured_options_reach_their_provider_and_have_the_last_word():
+    configured = {"cuda": {"cudnn_conv_algo_search": "DEFAULT", "gpu_mem_limit": "1024"}, TENSORRT: {"x": "y"}}
+    assert options(CUDA, is_dynamic=True, configured=configured) == configured["cuda"]
+    assert options(TENSORRT, is_dynamic=True, configured=configured) == {"x": "y"}
+    assert options(CPU, is_dynamic=True, configured=configured) == {}
+
+
+@pytest.mark.parametrize(
+    ("configured", "wanted", "said"),
+    [
+        (
+            {"cuda": {"device_id": "1"}},
+            (CPU,),
+            r"'cuda', but the model runs on CPU.*: name the provider",
+        ),
+        ({"cud": {}}, (CUDA,), r"'cud', but .* did you mean 'cuda'\?"),
+        ({"cuda": {"enable_cuda_graph": "1"}}, (CUDA, CPU), "needs fixed shapes and addresses.*leave it out"),
+    ],
+)
+def test_options_that_reach_nobody_or_cannot_work_are_refused(
+    configured: dict[str, dict[str, str]], wanted: tuple[str, ...], said: str
+):
+    with pytest.raises(ModelLoadError, match=said):
+        check_options(configured, wanted)
+    check_options({"cuda": {"enable_cuda_graph": "0"}}, (CUDA, CPU))

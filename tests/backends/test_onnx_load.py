@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from batchserve.backends import runtime
 from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend, require_runtime
 from batchserve.config import DeclaredTensor, ModelConfig
-from batchserve.errors import ConfigError, ModelLoadError
+from batchserve.errors import ConfigError, ModelLoadError, ProviderUnavailable
 
 
 def refusal(path: Path, config: ModelConfig | None = None) -> str:
@@ -367,3 +368,39 @@ def test_device_is_told_to_the_provider(tmp_path: Path, monkeypatch: pytest.Monk
         (["CUDAExecutionProvider"], [{"device_id": "1", "cudnn_conv_algo_search": "HEURISTIC"}]),
         (["CPUExecutionProvider"], [{}]),
     ]
+
+
+def test_provider_that_is_missing_is_an_error_unless_the_cpu_may_take_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    file = ModelFile("m", 1, models.save(models.mlp(), tmp_path / "model.onnx"))
+    for asked in (ModelConfig(providers=("qnn",)), ModelConfig(device="qnn"), ModelConfig(providers=("qnn", "cpu"))):
+        with pytest.raises(ProviderUnavailable, match="'qnn' is not in the installed ONNX Runtime"):
+            OnnxBackend().load(file, asked)
+        session = OnnxBackend().load(file, replace(asked, fallback="cpu", provider_options=(("qnn", ()),)))
+        assert session.providers == ("CPUExecutionProvider",)
+        assert session.run(session.sample(1), 1)
+        session.reopen(1).close()
+        session.close()
+    assert "runs on the CPU, as fallback allows: provider 'qnn'" in caplog.text
+
+
+def test_fallback_is_not_for_other_failures(tmp_path: Path):
+    (tmp_path / "model.onnx").write_bytes(b"rubbish")
+    with pytest.raises(ModelLoadError, match="is not an ONNX model"):
+        OnnxBackend().load(ModelFile("m", 1, tmp_path / "model.onnx"), ModelConfig(fallback="cpu"))
+
+
+def test_two_runtimes_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
+    monkeypatch.setattr(runtime, "installed_packages", lambda: [("onnxruntime", "1"), ("onnxruntime-gpu", "2")])
+    runtime._warn_of_several.cache_clear()
+    require_runtime()
+    require_runtime()
+    assert caplog.text.count("onnxruntime and onnxruntime-gpu overwrite each other's files") == 1
+    runtime._warn_of_several.cache_clear()
+
+
+def test_half_precision_on_a_cpu_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    path = models.save(models.identity(TensorProto.FLOAT16), tmp_path / "half.onnx")
+    OnnxBackend().load(ModelFile("half", 1, path), ModelConfig()).close()
+    assert "half takes or gives FP16" in caplog.text

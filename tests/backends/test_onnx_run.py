@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto
 from support import onnx_models as models
@@ -237,3 +238,27 @@ def test_interrupting_a_thread_without_a_run_changes_nothing(load):
     session.run([np.zeros((1, 4), np.int64)], 1)
     session.interrupt(threading.get_ident())
     assert session.run([np.ones((1, 4), np.int64)], 1)[0].sum() == 4
+
+
+def test_memory_is_asked_back_after_a_run_far_larger_than_those_of_late(load, monkeypatch: pytest.MonkeyPatch):
+    """The arena would keep what the largest run ever took; runs of usual size go without the cost of shrinking."""
+    session = load(models.identity(width=8))
+    real, asked = session._session, []
+
+    class Recorder:
+        def run(self, names: list[str], feed: dict[str, np.ndarray], options: onnxruntime.RunOptions) -> object:
+            try:
+                asked.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+            except Exception:  # noqa: BLE001  # the runtime's way to say that it is not set
+                asked.append(None)
+            return real.run(names, feed, options)
+
+    monkeypatch.setattr(session, "_session", Recorder())
+    session._usual_bytes = 0.0
+    for rows in (4, 8, 3, 17, 17, 35, 1, 40):
+        session.run([np.zeros((rows, 8), np.int64)], 1)
+    assert asked == [None, None, None, "cpu:0", None, "cpu:0", None, None]
+    for _ in range(3000):
+        session.run([np.zeros((1, 8), np.int64)], 1)
+    session.run([np.zeros((40, 8), np.int64)], 1)
+    assert asked[-1] == "cpu:0", "40 rows were usual once"

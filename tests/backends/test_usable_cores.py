@@ -115,9 +115,11 @@ def test_layouts_worth_measuring(cores: int, config: dict[str, object], expected
         ((CUDA, CPU), {"hint": "latency"}, [(1, 1)]),
         ((CUDA, CPU), {"instances": 3, "intra_op_threads": 2}, [(3, 2)]),
         ((TENSORRT, CUDA, CPU), {}, [(1, 1)]),
+        (("OpenVINOExecutionProvider", CPU), {}, [(1, 6), (2, 6)]),
+        (("DnnlExecutionProvider", CPU), {}, []),
     ],
 )
 def test_accelerator_is_tried_with_one_run_and_with_two(
     wanted: tuple[str, ...], config: dict[str, object], expected: list[tuple[int, int]]
 ):
-    assert list(layouts(wanted, ModelConfig(**config))) == [Layout(*pair) for pair in expected]  # type: ignore[arg-type]
+    assert list(layouts(wanted, ModelConfig(**config), 6)) == [Layout(*pair) for pair in expected]  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from batchserve.engine import placement
 from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
 from batchserve.engine.model import Model, load_model
 from batchserve.engine.placement import Placement
-from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, QueueFull, RequestError
+from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, QueueFull, RequestError, WorkerDied
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
 
@@ -551,3 +551,23 @@ async def test_target_that_cannot_be_held_is_warned_of_with_one_that_would_work(
     (record,) = [record for record in caplog.records if "latency_target" in record.getMessage()]
     assert "cannot be held: one row takes" in record.getMessage()
     assert "the smallest target that would work now is" in record.getMessage()
+
+
+# --- a process that dies with a batch ---------------------------------------------------------------------------------
+
+
+async def test_batch_that_crashed_its_process_is_not_run_again_in_halves(load: Load) -> None:
+    """Each half with the guilty row would crash it once more, and take the time of a restart."""
+    backend = FakeBackend()
+    model = await load(backend, max_batch_size=8)
+
+    def crash(inputs: Sequence[np.ndarray]) -> bool:
+        if (inputs[0] == 66).any():
+            raise WorkerDied("killed")
+        return False
+
+    backend.fails = crash
+    answers = await asyncio.gather(*(model.infer(request(value)) for value in (1, 66, 3)), return_exceptions=True)
+    assert [type(answer) for answer in answers] == [ExecutionFailed] * 3
+    assert len(backend.runs) == 1
+    assert (await model.infer(request(4))).outputs[0].tolist() == [[4] * 4]

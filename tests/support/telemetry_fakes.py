@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from batchserve.backends.base import Build
 from batchserve.core.counters import Counters
 from batchserve.core.limits import Limits
 from batchserve.engine.events import BatchEnded, ModelState
@@ -34,6 +35,8 @@ class FakeModel:
     provider: str = "CPUExecutionProvider"
     limits: Limits = field(default_factory=lambda: Limits(max_batch_size=8, timeout_s=60.0, max_queue_size=1024))
     state: Gauges = field(default_factory=Gauges)
+    providers: tuple[str, ...] = ("CPUExecutionProvider",)
+    build: Build | None = None
 
     def gauges(self, now: float) -> Gauges:
         return self.state

@@ -1,0 +1,304 @@
+"""Serves a model at once on what is quick to open, and changes to what it should run on when that is built and proved.
+
+Some providers build an engine for minutes. A model that prefers one is opened on the providers after it; once it
+serves, a thread of its own opens the preferred one, holds its answers and its speed against those of the session that
+serves, and puts it in its place between two runs. On any trouble everything stays as it was, and says why.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from batchserve.backends.agreement import differences, elsewhere, scale_of
+from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Session
+from batchserve.backends.providers import SLOW_TO_BUILD, full_name
+from batchserve.errors import BackendError, ModelLoadError
+
+if TYPE_CHECKING:
+    from batchserve.config import ModelConfig, PadConfig
+    from batchserve.core.padding import PadRule
+    from batchserve.core.tensors import Array, TensorSpec
+
+__all__ = ["SwappingBackend", "SwappingSession"]
+
+RECORDED = 8
+RECORDED_BYTES = 1 << 20
+"""Inputs of so many batches, no larger than this, are copied while a build runs: it is held against them."""
+
+RANDOM_ROWS = (1, 2, 3, 8)
+SPEED_RUNS = 7
+MAX_SLOWER = 1.10
+"""A session that takes more than so many times the time is not worth a change; less is noise."""
+
+log = logging.getLogger(__name__)
+
+
+class SwappingBackend:
+    """Loads through another backend, and leaves slow builds for later.
+
+    Args:
+        inner: What loads.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    def load(self, file: ModelFile, config: ModelConfig) -> Session:
+        """Load a version; if its first provider is to be built beside the serving, on the providers after it.
+
+        Raises:
+            ModelLoadError: As the inner backend.
+        """
+        if not _builds_beside(config):
+            return self._inner.load(file, config)
+        rest = config.providers[1:] or ("cpu",)
+        first = full_name(config.providers[0])
+        kept = tuple(table for table in config.provider_options if full_name(table[0]) != first)
+        session = self._inner.load(file, replace(config, providers=rest, device=None, provider_options=kept))
+        return SwappingSession(session, self._inner, file, config)
+
+
+def _builds_beside(config: ModelConfig) -> bool:
+    first = full_name(config.providers[0]) if config.providers else "auto"
+    if config.build == "background":
+        return first not in ("auto", full_name("cpu"))
+    return config.build == "auto" and first in SLOW_TO_BUILD
+
+
+class _Held:
+    """A session and how many runs are in it. Invariant: closed exactly once, when it was left and no run is in it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.runs = 0
+        self.is_left = False
+
+
+class SwappingSession:
+    """A session whose place another one may take. `run` from any thread.
+
+    Args:
+        session: Serves until then, and for good if the build fails.
+        backend: Opens the other.
+        file: The model.
+        config: What the other is opened by.
+    """
+
+    def __init__(self, session: Session, backend: Backend, file: ModelFile, config: ModelConfig) -> None:
+        self._held = _Held(session)
+        self._before: _Held | None = None
+        self._backend = backend
+        self._file = file
+        self._config = config
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._recorded: deque[tuple[list[Array], int]] | None = None
+        self._thread: threading.Thread | None = None
+        self.build = Build("waiting", f"{config.providers[0]} is built once the model serves")
+        # What takes its place may have to wait for a device.
+        self.may_run_in_place = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Those of the session that serves; the other has the same."""
+        return self._held.session.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """Those of the session that serves; the other has the same."""
+        return self._held.session.outputs
+
+    @property
+    def batchability(self) -> Batchability:
+        """That of the session that serves; the other's is the same."""
+        return self._held.session.batchability
+
+    @property
+    def pad(self) -> PadRule | None:
+        """That of the session that serves; the other's is the same."""
+        return self._held.session.pad
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those of the session that serves now."""
+        return self._held.session.providers
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """Those of the session that serves now."""
+        return self._held.session.layouts
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Those of the session that serves now, and the state of the build."""
+        return {**self._held.session.facts, "build": f"{self.build.state}: {self.build.why}"}
+
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
+        """See `Session.sample`."""
+        return self._held.session.sample(rows, length)
+
+    def propose_pad(self) -> PadConfig | None:
+        """See `Session.propose_pad`."""
+        return self._held.session.propose_pad()
+
+    def reopen(self, threads: int) -> SwappingSession:
+        """Open the serving session again; the same build is due for it."""
+        config = replace(self._config, intra_op_threads=threads, instances=1)
+        return SwappingSession(self._held.session.reopen(threads), self._backend, self._file, config)
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """Run on the session that serves at this moment; see `Session.run`."""
+        held = self._enter()
+        try:
+            if self._recorded is not None:
+                self._record(inputs, output_mask)
+            return held.session.run(inputs, output_mask)
+        finally:
+            self._leave(held)
+
+    def interrupt(self, thread: int) -> None:
+        """Interrupt the run on a thread, on the session that serves and on the one that a run may still be in."""
+        for held in (self._held, self._before):
+            if held is not None and held.runs:
+                held.session.interrupt(thread)
+
+    def serve(self) -> None:
+        """Begin the build, on a thread of its own. Called once, when the model serves."""
+        self._recorded = deque(maxlen=RECORDED)
+        self._thread = threading.Thread(target=self._build, name=f"build {self._file.name}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Close what serves; a build that is still going on is closed when it ends."""
+        with self._lock:
+            self._is_closed = True
+            held = self._held
+            held.is_left = True
+            is_empty = held.runs == 0
+        if is_empty:
+            held.session.close()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end of the build; False if it has not come in that time. For commands and tests."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return self._thread is None or not self._thread.is_alive()
+
+    # --- runs and their sessions ----------------------------------------------------------------------------------
+
+    def _enter(self) -> _Held:
+        with self._lock:
+            if self._is_closed:
+                raise BackendError("the session is closed")
+            held = self._held
+            held.runs += 1
+            return held
+
+    def _leave(self, held: _Held) -> None:
+        with self._lock:
+            held.runs -= 1
+            is_over = held.is_left and held.runs == 0
+        if is_over:
+            held.session.close()
+
+    def _swap(self, session: Session) -> bool:
+        """Let every run that begins from now on use another session; False if there is nobody left to serve."""
+        with self._lock:
+            if self._is_closed:
+                return False
+            before, self._held = self._held, _Held(session)
+            self._before = before
+            before.is_left = True
+            is_empty = before.runs == 0
+        if is_empty:
+            before.session.close()
+        return True
+
+    def _record(self, inputs: Sequence[Array], output_mask: int) -> None:
+        recorded = self._recorded
+        if recorded is not None and len(recorded) < RECORDED and sum(one.nbytes for one in inputs) <= RECORDED_BYTES:
+            recorded.append(([one.copy() for one in inputs], output_mask))
+
+    # --- the build, on its own thread -----------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        name, wanted = self._file.name, self._config.providers[0]
+        self.build = Build("building", f"{wanted} is being built")
+        start_s = time.monotonic()
+        session: Session | None = None
+        try:
+            session = self._backend.load(self._file, self._config)
+            seconds = time.monotonic() - start_s
+            if problem := self._objection(session):
+                self.build = Build("refused", f"{wanted} is not used: {problem}", seconds)
+            elif self._swap(session):
+                session = None
+                self.build = Build("swapped", f"runs on {wanted} since it was built", seconds, swaps=1)
+        except (ModelLoadError, BackendError) as error:
+            self.build = Build("failed", f"{wanted} could not be built: {error}", time.monotonic() - start_s)
+        except Exception:  # the build's thread ends with it; serving goes on
+            log.exception("the build of model %s ended with a bug", name)
+            self.build = Build("failed", "a bug in the server; its log has details", time.monotonic() - start_s)
+        finally:
+            self._recorded = None
+            if session is not None:
+                session.close()
+        if self.build.state == "swapped":
+            log.info("model %s: %s, after %.1f s", name, self.build.why, self.build.seconds)
+        else:
+            log.warning("model %s stays on %s: %s", name, self.providers[0], self.build.why)
+
+    def _objection(self, session: Session) -> str:
+        """Say why a session should not serve; "" if nothing speaks against it.
+
+        Raises:
+            BackendError: A run failed on it, or on the one that serves.
+        """
+        if (session.inputs, session.outputs) != (self.inputs, self.outputs):
+            return "its inputs or outputs are others"
+        if session.batchability.is_batchable != self.batchability.is_batchable:
+            return f"its rows behave otherwise: {session.batchability.why}"
+        if session.pad != self.pad:
+            return "its lengths are padded otherwise"
+        return self._wrong_answer(session) or self._slowness(session)
+
+    def _wrong_answer(self, session: Session) -> str:
+        every = (1 << len(self.outputs)) - 1
+        sizes = RANDOM_ROWS if self.batchability.is_batchable else (1,)
+        questions = [(self.sample(rows), every) for rows in sizes]
+        questions += list(self._recorded or ())
+        tolerance = elsewhere((*session.providers, *self.providers))
+        for number, (inputs, mask) in enumerate(questions):
+            expected, got = self.run(inputs, mask), session.run(inputs, mask)
+            kind = "random" if number < len(sizes) else "recorded"
+            for index, (right, given) in enumerate(zip(expected, got, strict=True)):
+                if right.shape != given.shape or right.dtype != given.dtype:
+                    return f"for {kind} inputs it answers {given.dtype}{list(given.shape)} in place of {right.shape}"
+                if apart := differences(right, given, scale_of(right), tolerance):
+                    return f"for {kind} inputs its answer {index} is another ({apart})"
+        return ""
+
+    def _slowness(self, session: Session) -> str:
+        """Time both in turns at one row and at eight; the shortest runs count, since serving goes on beside."""
+        every = (1 << len(self.outputs)) - 1
+        before_s = after_s = 0.0
+        for rows in (1, 8) if self.batchability.is_batchable else (1,):
+            inputs = self.sample(rows)
+            pairs = [(_time(self, inputs, every), _time(session, inputs, every)) for _ in range(SPEED_RUNS)]
+            before_s += min(one for one, _ in pairs)
+            after_s += min(other for _, other in pairs)
+        if after_s <= before_s * MAX_SLOWER:
+            return ""
+        return f"it takes {after_s / before_s:.2f} times as long as {self.providers[0]}"
+
+
+def _time(session: Session, inputs: Sequence[Array], mask: int) -> float:
+    start_s = time.perf_counter()
+    session.run(inputs, mask)
+    return time.perf_counter() - start_s

@@ -1,0 +1,250 @@
+"""A model serves on the next provider while its first one is built, and changes only to what answers the same."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from batchserve.backends.base import Layout, ModelFile
+from batchserve.backends.fake import FakeBackend, FakeSession
+from batchserve.backends.swapping import SwappingBackend, SwappingSession
+from batchserve.config import ModelConfig
+from batchserve.core.tensors import DATATYPES, Array, TensorSpec
+from batchserve.errors import BackendError, ModelLoadError
+
+FILE = ModelFile("m", 1, Path("m.onnx"))
+WAIT_S = 20.0
+FLOATS = (TensorSpec("x", DATATYPES["FP32"], (-1, 4)),)
+
+Answer = Callable[[Sequence[Array]], list[Array]]
+
+
+class Provider(FakeSession):
+    """A session on one provider, with answers of its own."""
+
+    def __init__(self, backend: Providers, name: str, answer: Answer) -> None:
+        super().__init__(backend, (Layout(1, 1),))
+        self.providers = (name,)
+        self.answer = answer
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        super().run(inputs, output_mask)
+        return self.answer(inputs)
+
+
+class Providers(FakeBackend):
+    """Opens `cpu` at once, and any other provider as a build does.
+
+    Args:
+        answer: What the built session answers.
+        build_gate: The build waits until it is set.
+        trouble: Raised by the build.
+    """
+
+    def __init__(
+        self,
+        answer: Answer = lambda inputs: [inputs[0] * 2],
+        build_gate: threading.Event | None = None,
+        trouble: Exception | None = None,
+        **more: object,
+    ) -> None:
+        super().__init__(inputs=FLOATS, outputs=FLOATS, **more)  # type: ignore[arg-type]
+        self.answer, self.build_gate, self.trouble = answer, build_gate, trouble
+
+    def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+        name = config.providers[0]
+        if name == "cpu":
+            session = Provider(self, name, lambda inputs: [inputs[0] * 2])
+        else:
+            assert self.build_gate is None or self.build_gate.wait(WAIT_S)
+            if self.trouble is not None:
+                raise self.trouble
+            session = Provider(self, name, self.answer)
+        self.sessions.append(session)
+        return session
+
+
+def opened(backend: FakeBackend, **config: object) -> SwappingSession:
+    settings = {"providers": ("openvino", "cpu"), "build": "background", **config}
+    session = SwappingBackend(backend).load(FILE, ModelConfig(**settings))  # type: ignore[arg-type]
+    assert isinstance(session, SwappingSession)
+    return session
+
+
+def ones(rows: int = 1) -> list[Array]:
+    return [np.ones((rows, 4), np.float32)]
+
+
+def test_serves_at_once_and_changes_when_the_build_is_done() -> None:
+    gate = threading.Event()
+    backend = Providers(build_gate=gate)
+    session = opened(backend)
+    assert session.build.state == "waiting"
+    session.serve()
+    assert session.providers == ("cpu",)
+    assert session.run(ones(), 1)[0].tolist() == [[2.0] * 4]
+    gate.set()
+    assert session.wait(WAIT_S)
+    assert session.providers == ("openvino",)
+    assert (session.build.state, session.build.swaps) == ("swapped", 1)
+    assert session.facts["build"].startswith("swapped")
+    assert session.run(ones(), 1)[0].tolist() == [[2.0] * 4]
+    assert [one.closed for one in backend.sessions] == [True, False]
+    session.close()
+    assert all(one.closed for one in backend.sessions)
+
+
+def test_run_that_began_before_the_change_ends_on_the_old_session() -> None:
+    backend = Providers()
+    session = opened(backend)
+    old = backend.sessions[0]
+    assert isinstance(old, Provider)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def slow(inputs: Sequence[Array]) -> list[Array]:
+        if len(inputs[0]) == 5:
+            inside.set()
+            assert go_on.wait(WAIT_S)
+            assert not old.closed, "it is closed under a run"
+        return [inputs[0] * 2]
+
+    old.answer = slow
+    answers: list[Array] = []
+    runner = threading.Thread(target=lambda: answers.extend(session.run(ones(5), 1)))
+    runner.start()
+    assert inside.wait(WAIT_S)
+    session.serve()
+    assert session.wait(WAIT_S)
+    assert session.build.state == "swapped"
+    assert not old.closed
+    go_on.set()
+    runner.join()
+    assert answers[0].shape == (5, 4)
+    assert old.closed
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("backend", "state", "why"),
+    [
+        (Providers(trouble=ModelLoadError("no engine for this graph")), "failed", "no engine for this graph"),
+        (Providers(trouble=BackendError("it runs out of memory")), "failed", "out of memory"),
+        (Providers(trouble=ZeroDivisionError("a bug")), "failed", "a bug in the server"),
+        (Providers(lambda inputs: [inputs[0] * 2.2]), "refused", "for random inputs its answer 0 is another"),
+        (Providers(lambda inputs: [inputs[0][:, :2]]), "refused", r"it answers float32\["),
+        (Providers(lambda inputs: [inputs[0].astype(np.float64)]), "refused", "it answers float64"),
+        (Providers(lambda inputs: [inputs[0] * np.nan]), "refused", "elements differ"),
+    ],
+)
+def test_build_that_fails_or_answers_otherwise_changes_nothing(backend: Providers, state: str, why: str) -> None:
+    backend.sessions.clear()
+    session = opened(backend)
+    session.serve()
+    assert session.wait(WAIT_S)
+    assert session.build.state == state
+    assert re.search(why, session.build.why)
+    assert session.providers == ("cpu",)
+    assert session.run(ones(), 1)[0].tolist() == [[2.0] * 4]
+    assert [one.closed for one in backend.sessions] == [False, True][: len(backend.sessions)]
+    session.close()
+
+
+def test_wrong_answers_that_only_real_inputs_show_are_found() -> None:
+    """Random inputs are small; what was recorded while the build ran is not."""
+    gate = threading.Event()
+    backend = Providers(lambda inputs: [np.minimum(inputs[0] * 2, 1000)], build_gate=gate)
+    session = opened(backend)
+    session.serve()
+    large = [np.full((1, 4), 700, np.float32)]
+    session.run(large, 1)
+    large[0][:] = 0  # the buffer of a body is used again
+    gate.set()
+    assert session.wait(WAIT_S)
+    assert session.build.state == "refused"
+    assert "for recorded inputs its answer 0 is another" in session.build.why
+    session.close()
+
+
+def test_slower_session_is_refused() -> None:
+    def slowly(inputs: Sequence[Array]) -> list[Array]:
+        time.sleep(0.003)  # the time that it computes
+        return [inputs[0] * 2]
+
+    session = opened(Providers(slowly))
+    session.serve()
+    assert session.wait(WAIT_S)
+    assert session.build.state == "refused"
+    assert "times as long as cpu" in session.build.why
+    session.close()
+
+
+def test_rows_that_behave_otherwise_are_refused() -> None:
+    class Moody(Providers):
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            self.batchable = config.providers[0] == "cpu"
+            return super().load(file, config)
+
+    session = opened(Moody())
+    session.serve()
+    assert session.wait(WAIT_S)
+    assert "its rows behave otherwise" in session.build.why
+    session.close()
+
+
+def test_model_that_leaves_while_it_is_built_leaves_nothing() -> None:
+    gate = threading.Event()
+    backend = Providers(build_gate=gate)
+    session = opened(backend)
+    session.serve()
+    session.close()
+    gate.set()
+    assert session.wait(WAIT_S)
+    assert all(one.closed for one in backend.sessions)
+    assert session.build.swaps == 0
+    with pytest.raises(BackendError, match="closed"):
+        session.run(ones(), 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "is_beside"),
+    [
+        ({"providers": ("tensorrt", "cuda")}, True),
+        ({"providers": ("TensorrtExecutionProvider", "cuda"), "build": "wait"}, False),
+        ({"providers": ("cuda", "cpu")}, False),
+        ({"providers": ("cuda",), "build": "background"}, True),
+        ({"providers": ("cpu",), "build": "background"}, False),
+        ({"providers": ("auto",), "build": "background"}, False),
+    ],
+)
+def test_which_providers_are_built_beside(config: dict[str, object], is_beside: bool) -> None:
+    class Any(FakeBackend):
+        configs: ClassVar[list[ModelConfig]] = []
+
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            self.configs.append(config)
+            return super().load(file, config)
+
+    backend = Any()
+    options = (("cpu", ()), ("tensorrt", (("a", "b"),)))
+    session = SwappingBackend(backend).load(FILE, ModelConfig(**config, provider_options=options))  # type: ignore[arg-type]
+    assert isinstance(session, SwappingSession) == is_beside
+    if is_beside and "tensorrt" in str(config).lower():
+        assert backend.configs[-1].providers == ("cuda",)
+        assert backend.configs[-1].provider_options == (("cpu", ()),), "options of what is left out would reach nobody"
+
+
+def test_session_opened_again_has_the_same_build_before_it() -> None:
+    backend = Providers()
+    backend.sessions.clear()
+    session = opened(backend)
+    again = session.reopen(1)
+    assert again.build.state == "waiting"
+    session.close()
+    again.close()
