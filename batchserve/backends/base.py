@@ -11,7 +11,7 @@ from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["Backend", "Batchability", "Build", "Layout", "ModelFile", "Session"]
+__all__ = ["Backend", "Batchability", "Build", "Layout", "ModelFile", "Profiled", "Session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,18 @@ class Build:
     why: str
     seconds: float = 0.0
     swaps: int = 0
+
+
+class Profiled(Protocol):
+    """A second session of a model, whose runs the runtime writes down."""
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """See `Session.run`."""
+        ...
+
+    def end(self) -> bytes:
+        """Close it and return what was written: JSON in the form of Chrome's traces. Blocks."""
+        ...
 
 
 class Session(Protocol):
@@ -192,6 +204,14 @@ class Session(Protocol):
         Args:
             thread: Identity of the thread, as `threading.get_ident` gives it. No other run may begin on it before the
                 present one is over.
+        """
+        ...
+
+    def profiled(self) -> Profiled:
+        """Open the same model once more, watched by the runtime. Blocks; weights are held twice.
+
+        Raises:
+            ModelLoadError: The runtime refused, or this kind of session cannot be watched.
         """
         ...
 

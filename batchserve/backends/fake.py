@@ -175,6 +175,11 @@ class FakeSession:
         """Note it in `interrupted`; a run that is held goes on."""
         self._backend.interrupted.append(thread)
 
+    def profiled(self) -> FakeProfiled:
+        """Make a session whose profile says how many runs it had."""
+        session = self._backend.open(self.layouts)
+        return FakeProfiled(session)
+
     def serve(self) -> None:
         """Note it."""
         self.serves = True
@@ -182,6 +187,24 @@ class FakeSession:
     def close(self) -> None:
         """Note it; a run afterwards raises."""
         self.closed = True
+
+
+class FakeProfiled:
+    """A session that counts its runs; the profile is their number."""
+
+    def __init__(self, session: FakeSession) -> None:
+        self._session = session
+        self._runs = 0
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """Count the run and make it."""
+        self._runs += 1
+        return self._session.run(inputs, output_mask)
+
+    def end(self) -> bytes:
+        """Close it and give the number."""
+        self._session.close()
+        return str(self._runs).encode()
 
 
 def _opens(gate: threading.Event | None) -> bool:

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from batchserve.backends.lanes import Closed, Lane, receive, send
 from batchserve.errors import BackendError, ModelLoadError, OutOfMemory, WorkerDied
@@ -153,6 +153,10 @@ class IsolatedSession:
         if worker is not None:
             log.warning("model %s: its worker is killed, because a run in it is stuck", self._file.name)
             worker.process.kill()
+
+    def profiled(self) -> NoReturn:
+        """Refuse: the runtime that would write the profile is in another process."""
+        raise ModelLoadError('a model with isolation = "process" cannot be profiled: load it without for that')
 
     def serve(self) -> None:
         """Do nothing: everything was done at load."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from threading import get_ident
 from typing import Any
 
@@ -239,6 +242,24 @@ class OnnxSession:
         facts = {**self.facts, "intra_op_threads": str(threads)}
         return OnnxSession(opened, config, self._graph_inputs, self._graph_outputs, facts, self._findings)
 
+    def profiled(self) -> _ProfiledSession:
+        """Open the same file as it is, watched by the runtime; see `Session.profiled`."""
+        folder = Path(tempfile.mkdtemp(prefix="batchserve-profile-"))
+        try:
+            opened = open_session(self._path, self._config, str(folder / "profile"))
+            facts = {**self.facts, "profiled": "true"}
+            return _ProfiledSession(
+                OnnxSession(opened, self._config, self._graph_inputs, self._graph_outputs, facts, self._findings),
+                folder,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def end_profile(self) -> Path:
+        """Let the runtime write its profile, and return the file."""
+        return Path(self._session.end_profiling())
+
     def serve(self) -> None:
         """Do nothing: everything was done at load."""
 
@@ -251,6 +272,23 @@ def _padding(config: ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequen
     if config.pad is None or config.max_batch_size == 0:
         return None
     return resolve(config.pad, config.max_batch_tokens, inputs, outputs)
+
+
+class _ProfiledSession:
+    """A session whose runs are written to a folder of its own, which goes with it."""
+
+    def __init__(self, session: OnnxSession, folder: Path) -> None:
+        self._session = session
+        self._folder = folder
+        self.run = session.run
+
+    def end(self) -> bytes:
+        """See `Profiled.end`."""
+        try:
+            return self._session.end_profile().read_bytes()
+        finally:
+            self._session.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
 
 
 def _specs(tensors: Sequence[GraphTensor]) -> tuple[TensorSpec, ...]:

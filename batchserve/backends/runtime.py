@@ -126,25 +126,31 @@ def require_runtime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, config: ModelConfig) -> Opened:
+def open_session(path: Path, config: ModelConfig, profile_prefix: str = "") -> Opened:
     """Make a session of a model file with the options of onnxruntime.md. Blocks; other creations wait for this one.
 
     Where the configuration allows a fallback, the CPU takes the place of a provider that is not there.
+
+    Args:
+        path: The model's file.
+        config: Its configuration.
+        profile_prefix: Path that the name of a profile begins with; "" to write none.
 
     Raises:
         ProviderUnavailable: A provider asked for is not in the runtime, or cannot be started.
         ModelLoadError: There is no runtime, no such file, or it is no model.
     """
     try:
-        return _open_session(path, config)
+        return _open_session(path, config, profile_prefix)
     except ProviderUnavailable as error:
         if config.fallback != "cpu":
             raise
         log.warning("%s runs on the CPU, as fallback allows: %s", path, error)
-    return _open_session(path, replace(config, providers=("cpu",), device=None, provider_options=()))
+    plain = replace(config, providers=("cpu",), device=None, provider_options=())
+    return _open_session(path, plain, profile_prefix)
 
 
-def _open_session(path: Path, config: ModelConfig) -> Opened:
+def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opened:
     try:
         runtime = require_runtime()
     except ConfigError as error:
@@ -160,6 +166,9 @@ def _open_session(path: Path, config: ModelConfig) -> Opened:
     on_gpu = bool(providers.ACCELERATED.intersection(wanted))
     layouts = providers.layouts(wanted, config, cores) or layouts_on_cores(cores, config)
     session_options = _session_options(runtime, config.spinning, layouts[0].threads, is_dynamic=is_dynamic)
+    if profile_prefix:
+        session_options.enable_profiling = True
+        session_options.profile_file_prefix = profile_prefix
     with CREATION:
         if on_gpu and hasattr(runtime, "preload_dlls"):
             runtime.preload_dlls(directory="")
@@ -181,7 +190,8 @@ def _open_session(path: Path, config: ModelConfig) -> Opened:
     providers.check_in_use(asked, wanted, in_use)
     if missing := [name for name in wanted if name not in in_use]:  # auto brought it in
         log.warning("%s is installed but could not be started: %s runs on the CPU", missing[0], path)
-        return open_session(path, replace(config, providers=("cpu",)))  # again, with threads for the CPU
+        # Again, with threads for the CPU.
+        return _open_session(path, replace(config, providers=("cpu",)), profile_prefix)
     return Opened(path, session, header, cores, layouts, str(runtime.__version__))
 
 

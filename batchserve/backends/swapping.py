@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchserve.backends.agreement import differences, elsewhere, scale_of
-from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Session
+from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
 from batchserve.backends.providers import SLOW_TO_BUILD, full_name
 from batchserve.errors import BackendError, ModelLoadError
 
@@ -167,6 +167,10 @@ class SwappingSession:
         for held in (self._held, self._before):
             if held is not None and held.runs:
                 held.session.interrupt(thread)
+
+    def profiled(self) -> Profiled:
+        """Open what serves now once more; see `Session.profiled`."""
+        return self._held.session.profiled()
 
     def serve(self) -> None:
         """Begin the build, on a thread of its own. Called once, when the model serves."""

@@ -15,6 +15,7 @@ from batchserve.core.batch import Batch, gather, join_parts, scatter
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
     from batchserve.core.ticket import Ticket
+    from batchserve.engine.profiling import CountedRuns
 
 __all__ = ["Execution", "Instance"]
 
@@ -64,7 +65,7 @@ class Instance:
         loop: asyncio.AbstractEventLoop,
         on_done: Callable[[Batch, Execution], None],
     ) -> None:
-        self._session = session
+        self._session: Session | CountedRuns = session
         self._is_batching = is_batching
         self._loop = loop
         self._on_done = on_done
@@ -72,6 +73,10 @@ class Instance:
         # A daemon, because a run that hangs must not keep the process from stopping at the second signal.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+
+    def use(self, session: Session | CountedRuns) -> None:
+        """Run every batch that begins from now on with another session."""
+        self._session = session
 
     def start(self, batch: Batch) -> None:
         """Hand a batch over. Returns at once."""

@@ -22,10 +22,11 @@ from batchserve.engine.events import ArrivalListener, NullListener
 from batchserve.engine.gauges import TargetWatch, gauges_of
 from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
+from batchserve.engine.profiling import profile
 from batchserve.engine.scheduler import Release, Reply, Scheduler
 from batchserve.engine.warmup import warm_up
 from batchserve.engine.warmup_lengths import warm_up_lengths
-from batchserve.errors import ModelLoadError, RequestError
+from batchserve.errors import InvalidRequest, ModelLoadError, RequestError
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Backend, Build, ModelFile, Session
@@ -94,6 +95,7 @@ class Model:
         )
         self._listeners = listeners
         self._arrived = [one.arrived for one in listeners if isinstance(one, ArrivalListener)]
+        self._is_profiled = False
         self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size, session.pad)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
@@ -248,6 +250,29 @@ class Model:
                 future.exception()  # it ended in the turn in which its waiter was cancelled: nobody will read it
             self._scheduler.cancel(ticket)
             raise
+
+    async def profile(self, batches: int, timeout_s: float) -> bytes:
+        """Let the runtime write down the next batches, which run on a session of their own.
+
+        Args:
+            batches: How many.
+            timeout_s: Seconds after which what was seen so far is enough.
+
+        Returns:
+            JSON in the form of Chrome's traces.
+
+        Raises:
+            ModelLoadError: The model cannot be profiled.
+            InvalidRequest: A profile of it is being made already.
+            DeadlineExceeded: No batch ran in that time.
+        """
+        if self._is_profiled:
+            raise InvalidRequest(f"model '{self.name}' is being profiled already: wait for the other's answer")
+        self._is_profiled = True
+        try:
+            return await profile(self.name, self.session, self._scheduler.use, batches, timeout_s)
+        finally:
+            self._is_profiled = False
 
     def count_invalid(self) -> None:
         """Count a request that the frontend found invalid before it was submitted."""

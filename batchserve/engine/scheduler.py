@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from batchserve.core.limits import Limits
     from batchserve.core.policy import Decision, Policy
     from batchserve.engine.devices import DeviceGroup
+    from batchserve.engine.profiling import CountedRuns
 
 __all__ = ["Release", "Reply", "Scheduler"]
 
@@ -132,6 +133,11 @@ class Scheduler:
         """
         self.policy.drain(time.monotonic() + timeout_s)
         self._turn()
+
+    def use(self, session: Session | CountedRuns) -> None:
+        """Run every batch that begins from now on with another session."""
+        for instance in self._instances:
+            instance.use(session)
 
     async def drained(self) -> None:
         """Wait until nothing waits or runs. Cancelling the wait leaves the drain going."""

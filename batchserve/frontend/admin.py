@@ -18,11 +18,14 @@ from batchserve.frontend.routes import Route, is_plain_name
 from batchserve.frontend.wording import describe
 
 if TYPE_CHECKING:
+    from batchserve.engine.model import Model
     from batchserve.frontend.services import Services
 
 __all__ = ["Admin", "json_object", "region_status", "register_cuda_region", "register_system_region"]
 
 T = TypeVar("T")
+
+MOST_PROFILED = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +121,23 @@ class Admin:
         changes = await self._finish(self._reload_config(_model_name(route)))
         return {"applied": list(changes.applied), "not_applied": dict(changes.not_applied)}
 
+    async def profile(self, model: Model, query: Mapping[str, str]) -> bytes:
+        """Have the runtime write down a model's next batches.
+
+        Args:
+            model: The version.
+            query: `batches`, 20 unless given, and `timeout`, seconds, 30 unless given.
+
+        Raises:
+            InvalidRequest: A number is not one, or the model cannot be profiled, or is being profiled already.
+            DeadlineExceeded: No batch ran in that time.
+        """
+        batches, timeout_s = _number(query, "batches", 20, MOST_PROFILED), _number(query, "timeout", 30, 600)
+        try:
+            return await self._finish(model.profile(batches, timeout_s))
+        except ModelLoadError as error:
+            raise InvalidRequest(f"model '{model.name}' cannot be profiled: {error}") from error
+
     async def close(self) -> None:
         """Wait for what is under way."""
         while self._tasks:
@@ -133,6 +153,13 @@ class Admin:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.debug("repository control failed: %s", error)  # read here too, for when the client has left
+
+
+def _number(query: Mapping[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most):
+        raise InvalidRequest(f"profile: {name} is {text[:20]!r}; expected a whole number from 1 to {most}")
+    return int(text)
 
 
 def _model_name(route: Route) -> str:

@@ -91,6 +91,7 @@ class App:
             "load": self._load,
             "unload": self._unload,
             "reload": self._reload,
+            "profile": self._profile,
             "regions": self._regions,
             "region": self._region,
             "register_system_region": self._register_system_region,
@@ -300,6 +301,12 @@ class App:
     async def _reload(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         self._admin.check_allowed(route)
         return json_response(await self._admin.reload(route, await self._members(request)))
+
+    async def _profile(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
+        self._admin.check_allowed(route)
+        await self._members(request)
+        trace = await self._admin.profile(self.find_model(route), request.rel_url.query)
+        return web.Response(body=trace, content_type="application/json", headers={hdrs.SERVER: SERVER})
 
     async def _members(self, request: web.BaseRequest) -> dict[str, Any]:
         """Read a body that is empty or a JSON object."""

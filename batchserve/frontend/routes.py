@@ -52,6 +52,7 @@ _MODEL_VERBS = {
     "config": ("model_config", _GET),
     "stats": ("model_statistics", _GET),
     "infer": ("infer", _POST),
+    "profile": ("profile", _POST),
 }
 
 _REPOSITORY_VERBS = {"load": ("load", _POST), "unload": ("unload", _POST)}
