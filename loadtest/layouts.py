@@ -94,7 +94,7 @@ async def load(name: str, executor: ThreadPoolExecutor, **config: Any) -> Model:
 
 
 async def rows_per_s(model: Model, rows: Sequence[list[Array]], seconds: float) -> float:
-    """Keep requests in flight for that long, or longer if runs are; return the rate at which they were answered after a quarter of the time.
+    """Keep requests in flight for that long, or longer if runs are; return the rate after a quarter of the time.
 
     Answers come a batch at a time: counted are those between the end of one batch and the end of another.
     """
