@@ -20,6 +20,7 @@ from batchserve.frontend.routes import find_route, is_plain_name
         ("/v2/models/versions/versions/versions/stats", "model_statistics", "versions", "versions"),
         ("/v2/models/versions/infer", "infer", "versions", ""),
         ("/v2/models/a%20b/config/reload", "reload", "a b", ""),
+        ("/v2/models/a%20b/versions/2/profile", "profile", "a b", "2"),
         ("/v2/models/stats/ready", "model_ready", "stats", ""),
         ("/v2/repository/models/m/load", "load", "m", ""),
         ("/v2/cudasharedmemory/region/r/register", "register_cuda_region", "r", ""),
