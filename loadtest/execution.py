@@ -1,6 +1,5 @@
-"""What execution costs: the engine over a bare loop, a worker process over a thread, and a swap under load.
+"""What execution costs: a worker process over a thread, and a swap under load.
 
-    python loadtest/execution.py overhead     # rows per second through the engine against session.run alone
     python loadtest/execution.py isolation    # one run in a worker process against one in this process
     python loadtest/execution.py swap         # open-loop latency before, during and after a build and its swap
 
@@ -43,48 +42,7 @@ __all__ = ["main"]
 
 Array = npt.NDArray[Any]
 
-BATCH = 32
 BUILD_S = 3.0
-
-
-# --- the engine over a bare loop --------------------------------------------------------------------------------------
-
-
-async def overhead(rounds: int, seconds: float) -> list[dict[str, Any]]:
-    """Compare rows per second of saturated batches of 32 through the engine with the same runs in bare threads."""
-    found = []
-    with ThreadPoolExecutor(1) as executor:
-        for name in ("encoder", "residual"):
-            row = layouts.mixed_lengths(1)[0] if name == "encoder" else layouts.WORKLOADS[name](1)[0]
-            model = await layouts.load(name, executor, instances=2, intra_op_threads=1, warmup_budget_s=2.0)
-            batch = [np.concatenate([one] * BATCH) for one in row]
-            for turn in range(rounds):
-                bare = await asyncio.to_thread(_bare, model.session, batch, 2, seconds)
-                engine = await layouts.rows_per_s(model, [row], seconds)
-                found.append({"model": name, "round": turn, "bare": bare, "engine": engine, "share": engine / bare})
-                print(f"{name}  bare {bare:,.0f}  engine {engine:,.0f}  {engine / bare:.1%}", flush=True)
-            await _leave(model)
-    return found
-
-
-def _bare(session: Session, batch: Sequence[Array], streams: int, seconds: float) -> float:
-    """Run batches in so many threads without anything around; rows per second."""
-    mask = (1 << len(session.outputs)) - 1
-    rates: list[float] = []
-
-    def work() -> None:
-        runs, start_s = 0, time.perf_counter()
-        while (now := time.perf_counter()) < start_s + seconds:
-            session.run(batch, mask)
-            runs += 1
-        rates.append(runs * BATCH / (time.perf_counter() - start_s) if now else 0.0)
-
-    threads = [threading.Thread(target=work) for _ in range(streams)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(rates)
 
 
 # --- a worker process over a thread -----------------------------------------------------------------------------------
@@ -227,14 +185,12 @@ async def _leave(model: Model) -> None:
 def main() -> int:
     """Run one comparison, print its lines and write the JSON file."""
     parser = argparse.ArgumentParser(description="Measure what execution costs.")
-    parser.add_argument("what", choices=["overhead", "isolation", "swap", "swap-computing"])
+    parser.add_argument("what", choices=["isolation", "swap", "swap-computing"])
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
     if arguments.what == "isolation":
         found = isolation(arguments.rounds, 500)
-    elif arguments.what == "overhead":
-        found = asyncio.run(overhead(arguments.rounds, 2.0))
     else:
         found = asyncio.run(swap(arguments.rounds, is_computing=arguments.what == "swap-computing"))
     facts = {"what": arguments.what, "machine": machine.describe(), "measurements": found}
