@@ -22,15 +22,18 @@ from batchserve.frontend.cold import ColdLane
 from batchserve.frontend.exchange import Exchange
 from batchserve.frontend.heads import check_beginning
 from batchserve.frontend.replies import error_reply
+from batchserve.frontend.trace_headers import cut_again
 
 if TYPE_CHECKING:
     import mmap
     from collections.abc import Callable, Sequence
 
+    from batchserve.engine.model import Model
     from batchserve.frontend.guard import GuardedServer
     from batchserve.frontend.habits import Habit
     from batchserve.frontend.heads import Head
     from batchserve.frontend.hot import HotPath
+    from batchserve.frontend.trace_headers import Cuts
 
 __all__ = ["HotConnection"]
 
@@ -41,6 +44,9 @@ MAX_AHEAD_BYTES = 64 << 10
 UNSET_S = 0.0
 """Deadline of a connection that became idle since its time was last looked at: to read a clock for each request only to
 throw it away costs more than to grant the few that stay idle half a second more."""
+
+LONGEST_CUT = 64 << 10
+"""A longer request is not copied to take its lines of tracing out: it is read as one that was not seen before."""
 
 SLICE_BYTES = 256 << 10
 """A transport may copy what the socket does not take at once: never more than this of a large answer."""
@@ -75,6 +81,7 @@ class HotConnection(asyncio.BufferedProtocol):
         "_at",
         "_body",
         "_cold",
+        "_cuts",
         "_deadline_s",
         "_exchange",
         "_habit",
@@ -103,6 +110,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._head: Head | None = None
         self._exchange: Exchange | None = None
         self._habit: Habit | None = None
+        self._cuts: Cuts = ()
         self._body: mmap.mmap | None = None
         self._view: memoryview | None = None
         self._at = 0
@@ -293,7 +301,7 @@ class HotConnection(asyncio.BufferedProtocol):
             self._phase = _Phase.ANSWER
             self._exchange.begin(data[end:stop])
             if have == head.length:
-                self._habit = self._hot.habit_of(data, end, head, model)
+                self._learn(data, end, head, model)
             return True
         self._phase = _Phase.BODY
         self._deadline_s = time.monotonic() + self._hot.config.body_timeout_s
@@ -304,11 +312,32 @@ class HotConnection(asyncio.BufferedProtocol):
         self._ahead = b""
         return True
 
+    def _learn(self, data: bytes, end: int, head: Head, model: Model) -> None:
+        """Remember a request, without its lines of tracing, for the next one that may be like it."""
+        if head.remembered is not None:
+            again = cut_again(data, head.cuts) if head.cuts and len(data) <= LONGEST_CUT else None
+            if again is None:
+                self._habit = None
+                return
+            end -= len(data) - len(again[0])
+            data = again[0]
+        self._cuts = head.cuts
+        self._habit = self._hot.habit_of(data, end, head.remembered or head, model)
+
     def _repeat(self, habit: Habit, data: bytes) -> bool:
         """Begin a request like the one before it; False if it is not like that, or has to be looked at closely now."""
+        trace, cut_bytes = None, 0
+        if self._cuts:
+            again = cut_again(data, self._cuts) if len(data) <= LONGEST_CUT else None
+            if again is None:
+                return False
+            cut_bytes = len(data) - len(again[0])
+            data, trace = again
         if len(data) != habit.size_bytes or not data.startswith(habit.begin) or self._write_mark >= 0:
             return False
         hot, head = self._hot, habit.head
+        if habit.head_bytes + cut_bytes > hot.config.max_header_size_bytes:
+            return False
         model = hot.model_of(habit)
         if model is None:
             self._habit = None
@@ -317,7 +346,7 @@ class HotConnection(asyncio.BufferedProtocol):
         self._is_keep_alive = True
         self._phase = _ANSWER
         exchange = self._exchange = Exchange(hot, model, head, self)
-        exchange.repeat(habit.plan, data)
+        exchange.repeat(habit.plan, data, trace)
         return True
 
     def _await_head(self, data: bytes) -> None:

@@ -112,16 +112,16 @@ class Exchange:
         else:
             self._submit(request)
 
-    def repeat(self, plan: Plan, data: bytes) -> None:
+    def repeat(self, plan: Plan, data: bytes, trace: Trace | None) -> None:
         """Queue a request that begins with known bytes; as `begin`, without anything to be found out.
 
         Args:
             plan: How to read it.
             data: All of it, from the first byte of its head.
+            trace: What it is called.
         """
         self._start_s = arrival_s = time.monotonic()
-        if self._hot.tracer is not None:
-            self._trace = self._hot.tracer.sample(self._trace)
+        self._trace = trace if self._hot.tracer is None else self._hot.tracer.sample(trace)
         self._asked = plan.asked
         self._submit(plan.apply(data, arrival_s))
 
@@ -229,13 +229,16 @@ class Exchange:
         asked, head, hot = self._asked, self._head, self._hot
         assert asked is not None
         template = fitting(asked, result.outputs)
-        if template is None or not (head.is_plain and hot.is_plain) or self._trace is not None or hot.is_leaving:
+        if template is None or not (head.is_plain and hot.is_plain) or hot.is_leaving:
             return False
         if head.accept_encoding is not None and template.body_bytes >= hot.config.compression_min_size_bytes:
             return False
-        front.transport.write(plain_reply(template, result.outputs))
+        request_id = "" if self._trace is None else self._trace.request_id
+        front.transport.write(plain_reply(template, result.outputs, request_id))
         self._front = None
         hot.count(200)
+        if self._trace is not None:
+            self._tell_tracer(200)
         front.end_request()
         return True
 

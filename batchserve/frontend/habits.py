@@ -43,6 +43,11 @@ class Habit:
     plan: Plan
     generation: int
 
+    @property
+    def head_bytes(self) -> int:
+        """Length of the head."""
+        return len(self.begin) - self.plan.json_bytes
+
 
 class Habits:
     """Habits that connections share, by the bytes they begin with. Event loop only."""

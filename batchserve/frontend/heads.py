@@ -16,11 +16,12 @@ import httptools
 from batchserve.errors import BadFraming, HeadTooLarge
 from batchserve.frontend.routes import PROBES, find_route, is_plain_name
 from batchserve.frontend.timing import is_asked
-from batchserve.frontend.trace_headers import MOST_CUT, cut_trace
+from batchserve.frontend.trace_headers import MOST_CUT, cut_trace, is_cut
 
 if TYPE_CHECKING:
     from batchserve.core.trace import Trace
     from batchserve.frontend.routes import Route
+    from batchserve.frontend.trace_headers import Cuts
 
 __all__ = ["Head", "HeadCache", "check_beginning", "client_name", "parse_head"]
 
@@ -56,7 +57,9 @@ class Head:
         wants_timing: True if the answer shall say where its time went.
         path: The path as sent, for the access log.
         client: Who sent it, see `client_name`.
-        trace: What the request is called; None for most. Never set in a head that is remembered.
+        trace: What the request is called; None for most.
+        cuts: Lines of tracing that it has and the remembered one has not.
+        remembered: The head without these lines; None if this is it.
         is_plain: True if it adds nothing to the head of the answer, but for what `accept_encoding` may.
     """
 
@@ -69,6 +72,8 @@ class Head:
     path: str
     client: str = ""
     trace: Trace | None = None
+    cuts: Cuts = ()
+    remembered: Head | None = None
     is_plain: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,8 +85,8 @@ class Head:
         text = self.header_length
         return int(text) if text is not None and len(text) < _MANY_DIGITS and text.isascii() and text.isdigit() else 0
 
-    def called(self, trace: Trace) -> Head:
-        """Return the same head of a request that has a name."""
+    def called(self, trace: Trace | None, cuts: Cuts) -> Head:
+        """Return the head of a request that differs from this one by its lines of tracing alone."""
         return Head(
             self.route,
             self.length,
@@ -92,6 +97,8 @@ class Head:
             self.path,
             self.client,
             trace,
+            cuts,
+            self,
         )
 
 
@@ -104,6 +111,7 @@ class HeadCache:
 
     def __init__(self, client_header: str = "") -> None:
         self._client_header = client_header.lower().encode()
+        self._is_cut_needed = is_cut(client_header)
         self._heads: dict[bytes, Head] = {}
 
     def find(self, raw: bytes) -> Head:
@@ -117,15 +125,17 @@ class HeadCache:
         return self._find_without_trace(raw) if head is None else head
 
     def _find_without_trace(self, raw: bytes) -> Head:
-        rest, trace = cut_trace(raw)
-        head = None if rest is raw else self._heads.get(rest)
+        rest, trace, cuts = cut_trace(raw)
+        if cuts and self._is_cut_needed:  # who the client is stands in one of them
+            return parse_head(raw, self._client_header).called(trace, ())
+        head = self._heads.get(rest) if cuts else None
         if head is None:
             head = parse_head(raw, self._client_header)
             if len(rest) <= LONGEST_CACHED and rest.count(b"\r\n") < MAX_HEADERS - MOST_CUT:
                 if len(self._heads) >= MOST_CACHED:
                     self._heads.clear()
                 self._heads[rest] = head
-        return head if trace is None else head.called(trace)
+        return head.called(trace, cuts) if cuts else head
 
 
 class _Collector:

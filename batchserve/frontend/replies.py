@@ -25,6 +25,7 @@ _OK_BINARY = (
     b"Content-Length: %d\r\n%b%b\r\n"
 )
 _OK_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n"
+_OK_LINE = b"HTTP/1.1 200 OK\r\n"
 _CLOSE = b"Connection: close\r\n"
 
 
@@ -59,20 +60,24 @@ def ok_head(size_bytes: int, json_length: int | None, extra: bytes = b"", *, is_
     return _OK_BINARY % (json_length, size_bytes, _common(), extra)
 
 
-def plain_reply(template: Template, outputs: tuple[Array, ...]) -> bytes:
+def plain_reply(template: Template, outputs: tuple[Array, ...], request_id: str = "") -> bytes:
     """Write a whole answer with nothing special about it: head, JSON and tensors.
 
     Args:
         template: The one that fits; its head is brought up to date.
         outputs: Numbers of its shapes.
+        request_id: What the request is called; "" for most.
     """
     second = int(time.time())
     if template.second != second:
         template.begin = ok_head(template.body_bytes, len(template.json), is_closing=False) + template.json
         template.second = second
+    begin = template.begin
+    if request_id:
+        begin = b"%b%b%b" % (_OK_LINE, request_id_line(request_id), begin[len(_OK_LINE) :])
     if len(outputs) == 1:
-        return template.begin + outputs[0].tobytes()
-    return b"".join([template.begin, *[array.tobytes() for array in outputs]])
+        return begin + outputs[0].tobytes()
+    return b"".join([begin, *[array.tobytes() for array in outputs]])
 
 
 def error_reply(error: RequestError, request_id: str = "", *, is_closing: bool) -> bytes:

@@ -16,9 +16,23 @@ from batchserve.core.trace import Trace
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["REQUEST_ID", "cut_trace", "names", "new_request_id", "read_trace", "request_id_line"]
+__all__ = [
+    "REQUEST_ID",
+    "Cuts",
+    "cut_again",
+    "cut_trace",
+    "is_cut",
+    "names",
+    "new_request_id",
+    "read_trace",
+    "request_id_line",
+]
 
 REQUEST_ID = "X-Request-Id"
+
+Cuts = tuple[tuple[bytes, int, int], ...]
+"""Lines that were cut out of a head, in order: how each begins, from the line end before it to the colon; where it was,
+counted in what is left; and which of the names it has."""
 
 MOST_CUT = 8
 """Lines cut out of one head; a head with more is read as it is."""
@@ -56,39 +70,75 @@ def names(trace: Trace | None) -> dict[str, str]:
     return {"request_id": trace.request_id, "trace_id": trace.trace_id}
 
 
-def cut_trace(raw: bytes) -> tuple[bytes, Trace | None]:
+def is_cut(header: str) -> bool:
+    """Say whether lines of a header are cut out."""
+    return b"\r\n%b:" % header.lower().encode() in _NAMES
+
+
+def cut_trace(raw: bytes) -> tuple[bytes, Trace | None, Cuts]:
     """Take the lines of tracing out of a head.
 
     Only whole lines of plain visible characters are taken, nothing that a check of the whole head would refuse.
 
     Returns:
-        The head without them (the same object if there are none), and what they say.
+        The head without them (the same object if there are none), what they say, and where they were.
     """
     lower = raw.lower()
-    cuts: list[tuple[int, int]] = []
+    lines: list[tuple[int, int, int]] = []
     values: tuple[list[str], ...] = ([], [], [], [])
-    for name, found in zip(_NAMES, values, strict=True):
+    for kind, name in enumerate(_NAMES):
         at = lower.find(name)
         while at >= 0:
             end = lower.find(b"\r\n", at + 2)
-            text = raw[at + len(name) : end].decode("latin-1").strip(" \t")
-            if not (text.isprintable() and text.isascii() and text) or len(cuts) == MOST_CUT:
-                return raw, None
-            found.append(text)
-            cuts.append((at, end))
+            text = _plain_text(raw[at + len(name) : end])
+            if not text or len(lines) == MOST_CUT:
+                return raw, None, ()
+            values[kind].append(text)
+            lines.append((at, end, kind))
             at = lower.find(name, end)
-    if not cuts:
-        return raw, None
-    return _without(raw, cuts), read_trace(values[0], values[1])
+    if not lines:
+        return raw, None, ()
+    rest, begin, cuts = b"", 0, []
+    for at, end, kind in sorted(lines):
+        rest += raw[begin:at]
+        cuts.append((raw[at : at + len(_NAMES[kind])], len(rest), kind))
+        begin = end
+    return rest + raw[begin:], read_trace(values[0], values[1]), tuple(cuts)
 
 
-def _without(raw: bytes, cuts: list[tuple[int, int]]) -> bytes:
-    if len(cuts) == 1:
-        ((at, end),) = cuts
-        return raw[:at] + raw[end:]
-    for at, end in sorted(cuts, reverse=True):
-        raw = raw[:at] + raw[end:]
-    return raw
+def cut_again(data: bytes, cuts: Cuts) -> tuple[bytes, Trace | None] | None:
+    """Take lines of tracing out of a request whose head may be like an earlier one.
+
+    Args:
+        data: The request; it need not be complete.
+        cuts: Where the lines of the earlier one were.
+
+    Returns:
+        The request without them, which has to be compared with the earlier one's, and what they say; None if the lines
+        are not there.
+    """
+    parts, begin, shift = [], 0, 0
+    values: tuple[list[str], ...] = ([], [], [], [])
+    for name, place, kind in cuts:
+        at = place + shift
+        if not data.startswith(name, at):
+            return None
+        end = data.find(b"\r\n", at + 2)
+        text = _plain_text(data[at + len(name) : end]) if end > 0 else ""
+        if not text:
+            return None
+        values[kind].append(text)
+        parts.append(data[begin:at])
+        begin = end
+        shift += end - at
+    parts.append(data[begin:])
+    return b"".join(parts), read_trace(values[0], values[1])
+
+
+def _plain_text(value: bytes) -> str:
+    """Return a header's value, "" if it is empty or has other than visible ASCII characters and spaces in it."""
+    text = value.decode("latin-1").strip(" \t")
+    return text if text.isprintable() and text.isascii() else ""
 
 
 def read_trace(parents: Sequence[str], identifiers: Sequence[str]) -> Trace | None:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
-from support.http_service import Serve, Service, infer_body, until
+from support.http_service import Serve, Service, infer_body, rows, until
 from support.raw_http import RawClient, request_bytes
 from support.tracer import Recorder
 
 from batchserve.backends.fake import FakeBackend
+from batchserve.config import ServerConfig
+from batchserve.core.trace import Trace
 from batchserve.engine.events import BatchEnded, Listener, NullListener
 from batchserve.engine.model import Model
+from batchserve.frontend.exchange import Exchange
 
 INFER = "/v2/models/echo/infer"
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
@@ -161,3 +165,107 @@ async def test_heads_with_ids_stay_on_the_hot_path_and_are_remembered_once(serve
         (connection,) = hot._connections
         assert connection._cold is None, "a request went to aiohttp"
     assert len(hot.heads._heads) == 1
+
+
+def binary(value: int, headers: dict[str, str]) -> bytes:
+    """A request that is like the one before it: the same head but for its names, the same JSON, another tensor."""
+    tail = rows(value).tobytes()
+    tensor = {"name": "x", "datatype": "INT64", "shape": [1, 4], "parameters": {"binary_data_size": len(tail)}}
+    document = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    length = {"Inference-Header-Content-Length": str(len(document))}
+    return request_bytes("POST", INFER, document + tail, {**headers, **length})
+
+
+async def test_what_a_client_repeats_is_known_again_whatever_it_is_called(
+    serve: Serve, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way != "hot":
+        pytest.skip("the other way remembers nothing of a connection")
+    repeated: list[str] = []
+    repeat = Exchange.repeat
+
+    def note(self: Exchange, plan: Any, data: bytes, trace: Trace | None) -> None:
+        repeated.append("" if trace is None else trace.request_id)
+        repeat(self, plan, data, trace)
+
+    monkeypatch.setattr(Exchange, "repeat", note)
+    heard = Heard()
+    service = await serve(FakeBackend(), listeners=[heard])
+    async with await service.client() as client:
+        for number in range(1, 40):
+            parent = f"00-{number:032x}-{SPAN_ID}-01"
+            headers = {"traceparent": parent, "tracestate": "a=" + "b" * number, "X-Request-Id": f"r{number * 37}"}
+            await client.send(binary(number, headers))
+            reply = await client.read("POST")
+            assert reply.headers["x-request-id"] == f"r{number * 37}"
+            length = int(reply.headers["inference-header-content-length"])
+            assert reply.body[length:] == rows(number).tobytes()
+    assert repeated == [f"r{number * 37}" for number in range(2, 40)]  # the first shows what is repeated
+    assert [event.trace_ids for event in heard.batches] == [[f"{number:032x}"] for number in range(1, 40)]
+
+
+async def test_names_that_come_go_or_are_malformed_are_followed(serve: Serve) -> None:
+    """On one connection, with all else the same each time."""
+    service = await serve(FakeBackend())
+    good, late = f"00-{'1' * 32}-{SPAN_ID}-01", f"00-{'2' * 32}-{SPAN_ID}-00"
+    turns: list[tuple[dict[str, str], str | None]] = [
+        ({}, None),
+        ({}, None),
+        ({"traceparent": good}, "1" * 32),
+        ({"traceparent": good}, "1" * 32),
+        ({"traceparent": late}, "2" * 32),
+        ({"traceparent": "00-zz"}, None),
+        ({"Traceparent": good}, "1" * 32),
+        ({"traceparent": good, "X-Request-Id": "a"}, "a"),
+        ({"traceparent": good, "X-Request-Id": "b c"}, "1" * 32),
+        ({"X-Request-Id": "d", "traceparent": good}, "d"),
+        ({"X-Request-Id": "e"}, "e"),
+        ({}, None),
+    ]
+    async with await service.client() as client:
+        for number, (headers, expected) in enumerate(turns * 3):
+            await client.send(binary(number, headers))
+            reply = await client.read("POST")
+            assert (reply.status, reply.headers.get("x-request-id")) == (200, expected), (number, headers)
+            assert reply.body.endswith(rows(number).tobytes())
+
+
+async def test_lines_that_are_cut_count_for_the_size_of_the_head(serve: Serve) -> None:
+    config = ServerConfig(max_header_size_bytes=600)
+    service = await serve(FakeBackend(), config=config)
+    async with await service.client() as client:
+        for _ in range(4):
+            await client.send(binary(1, {"baggage": "a"}))
+            assert (await client.read("POST")).status == 200
+        await client.send(binary(1, {"baggage": "a" * 600}))
+        assert (await client.read("POST")).status == 431
+
+
+async def test_client_header_may_be_one_of_those_that_are_cut(serve: Serve) -> None:
+    """Fair shares are by who asks, also if that is told by the very header that differs each time."""
+    backend = FakeBackend()
+    service = await serve(backend, config=ServerConfig(client_header="X-Request-Id"))
+    seen: list[str] = []
+    submit = service.model().submit
+    service.model().submit = lambda request, *more: (seen.append(request.client), submit(request, *more))[1]  # type: ignore[method-assign]
+    if service.server._hot is None:
+        pytest.skip("the other way reads each head anew")
+    async with await service.client() as client:
+        for name in ("one", "two", "one", "three"):
+            await client.send(binary(1, {"X-Request-Id": name}))
+            assert (await client.read("POST")).headers["x-request-id"] == name
+    assert seen == ["one", "two", "one", "three"]
+
+
+async def test_client_of_a_repeated_request_is_known(serve: Serve) -> None:
+    service = await serve(FakeBackend(), config=ServerConfig(client_header="X-Client"))
+    if service.server._hot is None:
+        pytest.skip("the other way repeats nothing")
+    seen: list[str] = []
+    submit = service.model().submit
+    service.model().submit = lambda request, *more: (seen.append(request.client), submit(request, *more))[1]  # type: ignore[method-assign]
+    async with await service.client() as client:
+        for _ in range(5):
+            await client.send(binary(1, {"X-Client": "me"}))
+            assert (await client.read("POST")).status == 200
+    assert seen == ["me"] * 5

@@ -76,17 +76,19 @@ def test_malformed_request_id_counts_as_none(identifiers: list[str]) -> None:
     ],
 )
 def test_lines_of_tracing_are_cut_out_wherever_they_stand(lines: tuple[str, ...]) -> None:
-    rest, trace = cut_trace(head("Accept: */*", *lines, "User-Agent: t"))
+    rest, trace, cuts = cut_trace(head("Accept: */*", *lines, "User-Agent: t"))
     assert rest == head("Accept: */*", "User-Agent: t")
     assert trace is not None
     assert trace.trace_id == TRACE_ID
+    assert len(cuts) == len(lines)
 
 
 def test_a_head_without_them_is_left_alone() -> None:
     raw = head("X-Trace: 1", "X-Request-Identity: 2", "Traceparents: 3", "a: traceparent: 4")
-    rest, trace = cut_trace(raw)
+    rest, trace, cuts = cut_trace(raw)
     assert rest is raw
     assert trace is None
+    assert cuts == ()
 
 
 @pytest.mark.parametrize(
