@@ -136,11 +136,6 @@ class Model:
         return self.limits.slots
 
     @property
-    def providers(self) -> tuple[str, ...]:
-        """Execution providers in use, most preferred first."""
-        return self.session.providers
-
-    @property
     def build(self) -> Build | None:
         """The change to another provider that is under way or over; None if none is due."""
         return self.session.build
