@@ -84,6 +84,7 @@ class CostModel:
         self.q = _FIRST_Q
         self.overhead_s = 0.0
         self.version = 0
+        self._has_overhead = False
         self._classes: dict[int, tuple[float, float]] = {}
         self._rows: list[float] = []
         self._seconds: list[float] = []
@@ -117,11 +118,11 @@ class CostModel:
         number = size_class(rows)
         if self._classes:
             expected_s = self.run(rows)
-            self._follow((run_s + overhead_s) / (expected_s + (self.overhead_s if overhead_s else 0.0)))
+            self._follow((run_s + overhead_s) / (expected_s + self.overhead_s))
             self._surprises.append(_Surprise(run_s / expected_s, number, rows, run_s))
-        if overhead_s:
-            weight = _OVERHEAD_WEIGHT if self.overhead_s else 1.0
-            self.overhead_s += weight * (overhead_s - self.overhead_s)
+        # Runs in place pull it down: what counts is what batches spend, not what a hand-over would cost.
+        self.overhead_s += (_OVERHEAD_WEIGHT if self._has_overhead else 1.0) * (overhead_s - self.overhead_s)
+        self._has_overhead = True
         self._move(number, rows, run_s)
         if len(self._surprises) == 3:
             self._follow_change()
