@@ -71,6 +71,7 @@ observe: $(VENV)/.observe ## Serve, load and scrape for half a minute; say which
 
 dashboards: $(VENV)/.observe ## Write the dashboards' JSON from their code
 	"$(BIN)/python" -m grafana.build $(ARGS)
+
 soak-unload: $(VENV)/.test ## Load and unload a model 200 times, after which memory may not have grown
 	"$(BIN)/python" loadtest/unloading.py $(ARGS)
 
@@ -109,6 +110,7 @@ $(VENV)/.test: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/.observe: $(VENV)/bin/python pyproject.toml
 	$(call install,cpu$(comma)examples$(comma)observe)
+
 $(VENV)/.openvino: $(VENV)/bin/python pyproject.toml
 	$(call install,openvino$(comma)test)
 

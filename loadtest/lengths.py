@@ -116,8 +116,9 @@ def member(way: Way, mix: Mix, rate: float, requests: int, seed: int) -> Member:
 
 def under(way: Way, mix: Mix, load: float, requests: int = 15_000, seed: int = 1) -> Record:
     """Run a way at a share of the limit, and leave the first tenth of the time out."""
+    duration_s = requests / (load * mix.limit)
     [record] = simulate([member(way, mix, load * mix.limit, requests, seed)], seed=seed)
-    return record.between(0.1 * record.span_s, record.span_s)
+    return record.between(0.1 * duration_s, duration_s)
 
 
 def carried(way: Way, mix: Mix, requests: int = 15_000, seeds: tuple[int, ...] = SEEDS) -> float:

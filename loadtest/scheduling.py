@@ -114,6 +114,7 @@ def mixed_lengths() -> Iterator[dict[str, Any]]:
                 "padded": round(record.runs.padded_share, 3),
                 "p50_ms": round(record.quantile_s(0.5) * 1e3, 2),
                 "rows_per_run": round(float(record.runs.rows.mean()), 1),
+                "padded_at_1.5": round(flooded.runs.padded_share, 3),
                 "goodput_at_1.5": round(flooded.goodput(lengths.TARGET_S) / mix.limit, 3),
             }
 

@@ -66,7 +66,17 @@ def _told(delay_ms: float | None) -> str:
 
 
 def _lengths(rows: Rows) -> str:
-    headings = ["lengths", "way", "largest load", "rows/s", "rows in a run", "padding", "p50", "goodput at 1.5 x"]
+    headings = [
+        "lengths",
+        "way",
+        "largest load",
+        "rows/s",
+        "rows in a run",
+        "padding",
+        "p50",
+        "goodput at 1.5 x",
+        "padding at 1.5 x",
+    ]
     table = [
         [
             row["lengths"],
@@ -77,6 +87,7 @@ def _lengths(rows: Rows) -> str:
             f"{100 * row['padded']:.1f} %",
             f"{row['p50_ms']:.1f} ms",
             f"{100 * row['goodput_at_1.5']:.0f} %",
+            f"{100 * row['padded_at_1.5']:.1f} %",
         ]
         for row in rows
     ]

@@ -229,14 +229,7 @@ async def test_the_rules_know_the_client_of_each_repeated_request(
         clients.append(request.client)
         return submit(self, request, *more)  # type: ignore[arg-type]
 
-    infer = Model.infer
-
-    async def note_too(self: Model, request: Request) -> object:
-        clients.append(request.client)
-        return await infer(self, request)
-
     monkeypatch.setattr(Model, "submit", note)
-    monkeypatch.setattr(Model, "infer", note_too)
     service = await serve(FakeBackend(), config=ServerConfig(client_header="X-Who"))
     async with await service.client() as client:
         for value in range(3):

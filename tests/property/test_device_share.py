@@ -39,7 +39,7 @@ class Charged(Policy):
     slots=st.integers(1, 2),
     seed=st.integers(0, 3),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_backlogged_model_gets_its_share_over_every_interval(
     weights: list[float], alphas_ms: list[float], loads: list[float], slots: int, seed: int
 ) -> None:
