@@ -20,7 +20,9 @@ def start(serve: Serve, slow: Path, tmp_path: Path) -> Serve:
     """Serve a model whose runs take milliseconds, with a cache folder of the test's own."""
 
     def run(*arguments: str) -> ServeProcess:
-        process = serve(slow, "--set", f"server.cache_dir={tmp_path}", *arguments, environ=ON)
+        # A profile belongs to the threads it was learnt with, and a busy machine may choose others at the next start.
+        fixed = ("--set", "defaults.instances=1")
+        process = serve(slow, "--set", f"server.cache_dir={tmp_path}", *fixed, *arguments, environ=ON)
         process.loaded()
         return process
 
