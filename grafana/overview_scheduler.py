@@ -28,9 +28,17 @@ def holding() -> list[Panel]:
         ),
         lines(
             "Padding",
-            "Part of the elements of a run that is padding, on average; 0 without `pad`. What to do: above one third "
-            "under load, lengths differ a lot: raise `max_batch_tokens`, or serve long requests by another model.",
-            [Query(ratio(rate("batchserve_padding_ratio_sum"), rate("batchserve_padding_ratio_count")), "{{model}}")],
+            "Part of the elements of a run that is padding, on average over runs, and part of all tokens run; 0 or "
+            "empty without `pad`. What to do: above one third under load, lengths differ a lot: raise "
+            "`max_batch_tokens`, or serve long requests by another model.",
+            [
+                Query(ratio(rate("batchserve_padding_ratio_sum"), rate("batchserve_padding_ratio_count")), "{{model}}"),
+                Query(
+                    ratio(rate("batchserve_padding_tokens_total"), rate("batchserve_tokens_total")),
+                    "{{model}} of tokens",
+                    is_dashed=True,
+                ),
+            ],
             "percentunit",
             most=1,
         ),

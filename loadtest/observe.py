@@ -42,6 +42,7 @@ SETTINGS = {
     "models.digits.latency_target": "50ms",
     "models.language.instances": "2",
     "models.digits.max_queue_delay": "2ms",
+    "models.language.pad": '{axes = ["tokens", "mask"], mask = "mask"}',
     "models.lookup.max_batch_size": "1",
     "models.lookup.max_queue_size": "1",
 }
