@@ -5,30 +5,19 @@ from __future__ import annotations
 import time
 import weakref
 from dataclasses import fields
-from itertools import chain
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from batchserve.core.cost import size_start, size_starts
+from batchserve.core.cost import size_starts
 from batchserve.core.counters import REFUSAL_BOUNDS_S, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
-from batchserve.telemetry.families import LOAD_OUTCOMES, PHASES, STATES
-from batchserve.telemetry.histogram import (
-    DURATION_BOUNDS,
-    RATIO_BOUNDS,
-    ROW_BOUNDS,
-    SHARE_BOUNDS,
-    Histogram,
-    bound_name,
-    cumulative,
-)
+from batchserve.telemetry.durations import Durations
+from batchserve.telemetry.families import LOAD_OUTCOMES, STATES
+from batchserve.telemetry.histogram import bound_name, cumulative
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
-    from batchserve.core.tensors import Array
     from batchserve.engine.events import BatchEnded
     from batchserve.engine.model import Model
     from batchserve.telemetry.families import Page
@@ -37,16 +26,6 @@ __all__ = ["KEEP_S", "ModelSeries"]
 
 KEEP_S = 300.0
 """After a version is gone its numbers are shown for so long, so that every scraper sees the last of them."""
-
-SETTLE_WORK = 1024
-"""Batches are kept as they came until they are worth so much work, about 0.1 ms of it: one for each request and
-`BATCH_WORK` for each batch.
-
-Counted many at once, a batch of 32 requests costs 2.1 µs and a lone request 0.6 µs. Counted one by one it was 5.8 and
-0.4 µs with bisect, or 6.1 and 4.9 µs with numpy, for three of the histograms alone (Python 3.11, numpy 2.4, AMD EPYC).
-"""
-
-BATCH_WORK = 3
 
 
 class ModelSeries:
@@ -76,20 +55,8 @@ class ModelSeries:
         self._left = Counters()  # of objects that are no more
         self._replaced: list[tuple[weakref.ref[Model], Counters]] = []  # no strong reference: it would hold a session
         self._load_s = 0.0
-        self._events: list[BatchEnded] = []
-        self._unsettled = 0
-        self._busy_s = {0: 0.0}  # by instance
-        self._gather_s = self._scatter_s = 0.0
-        self._phase_s = dict.fromkeys(PHASES, 0.0)
+        self._durations = Durations(self._wall_clock)
         self._loads = dict.fromkeys(LOAD_OUTCOMES, 0)
-        self._requests = Histogram(DURATION_BOUNDS)
-        self._queues = Histogram(DURATION_BOUNDS)
-        self._executions = Histogram(DURATION_BOUNDS)
-        self._rows = Histogram(ROW_BOUNDS)
-        self._holds = Histogram(DURATION_BOUNDS)
-        self._predictions = Histogram(RATIO_BOUNDS)
-        self._paddings = Histogram(SHARE_BOUNDS)
-        self._sizes: dict[int, tuple[int, float]] = {size_start(1): (0, 0.0)}  # by smallest rows of the class
 
     # --- events ---------------------------------------------------------------------------------------------------
 
@@ -103,30 +70,18 @@ class ModelSeries:
         if state == ModelState.READY and model is not None and model is not self._model:
             self._replace(model)
             self._load_s = model.load_s
-            self._mark_target()
-            for instance in range(model.instances):
-                self._busy_s.setdefault(instance, 0.0)
-            for rows in size_starts(model.limits.run_rows):
-                self._sizes.setdefault(rows, (0, 0.0))
+            self._durations.mark(model.latency_target_s)
+            self._durations.expect(model.instances, size_starts(model.limits.run_rows))
         elif state == ModelState.UNAVAILABLE:
             self._replace(None)
-
-    def _mark_target(self) -> None:
-        """Give the target its bucket. It may change while the model serves, so this is asked at each scrape, too."""
-        if self._model is not None:
-            self._settle()  # what was observed so far belongs to the old buckets
-            self._requests.mark(self._model.latency_target_s)
 
     def load_ended(self, *, ok: bool) -> None:
         """Count a load."""
         self._loads["ok" if ok else "failed"] += 1
 
     def batch_ended(self, event: BatchEnded) -> None:
-        """Keep the times of a batch; they are counted later, many at once."""
-        self._events.append(event)
-        self._unsettled += len(event.arrivals_s) + BATCH_WORK
-        if self._unsettled >= SETTLE_WORK:
-            self._settle()
+        """Note the times of a batch."""
+        self._durations.add(event)
 
     def _replace(self, model: Model | None) -> None:
         """Let another object, or none, serve from now on; the one before may still count what it drains."""
@@ -141,62 +96,6 @@ class ModelSeries:
                 alive.append((reference, counters))
         self._replaced = alive
 
-    def _settle(self) -> None:
-        """Count the kept times."""
-        events = self._events
-        if not events:
-            return
-        self._events, self._unsettled = [], 0
-        done_s, start_s = np.array([e.done_s for e in events]), np.array([e.start_s for e in events])
-        counts = np.array([len(e.arrivals_s) for e in events])
-        arrivals_s, admissions_s = _joined(e.arrivals_s for e in events), _joined(e.admissions_s for e in events)
-        queued_s = np.repeat(start_s, counts) - admissions_s
-        self._requests.observe(np.repeat(done_s, counts) - arrivals_s)
-        self._queues.observe(queued_s)
-        held_s = np.minimum(np.repeat(np.array([e.held_s for e in events]), counts), np.maximum(queued_s, 0.0))
-        waits = (_total(admissions_s - arrivals_s), _total(queued_s - held_s), _total(held_s))
-        self._add_phases(events, counts, waits)
-        busy_s = np.bincount([e.instance for e in events], np.maximum(done_s - start_s, 0.0))
-        for instance, seconds in enumerate(busy_s.tolist()):
-            self._busy_s[instance] = self._busy_s.get(instance, 0.0) + seconds
-        good = [e for e in events if e.ok]
-        self._executions.observe(np.array([e.run_end_s - e.run_start_s for e in good]))
-        self._rows.observe(np.array([float(e.rows) for e in good]))
-        self._holds.observe(np.array([e.held_s for e in events if e.held_s]))
-        self._paddings.observe(np.array([e.padded_share for e in good]))
-        self._predictions.observe(
-            np.array([(e.done_s - e.cut_s) / e.predicted_s for e in good if e.predicted_s and e.cut_s])
-        )
-        for e in good:
-            start = size_start(e.rows)
-            runs, seconds = self._sizes.get(start, (0, 0.0))
-            self._sizes[start] = (runs + 1, seconds + max(0.0, e.run_end_s - e.run_start_s))
-        self._gather_s += max(0.0, sum([e.run_start_s - e.start_s for e in good]))
-        self._scatter_s += max(0.0, sum([e.done_s - e.run_end_s for e in good]))
-        traced = [e for e in events if e.trace_ids]
-        if traced:
-            self._exemplify(traced)
-
-    def _add_phases(self, events: Sequence[BatchEnded], counts: Array, waits: tuple[float, float, float]) -> None:
-        """Charge each request with its own waits and with all of its batch's work; of the writing with its share."""
-        moments = np.array(
-            [(e.start_s, e.run_start_s, e.run_end_s, e.done_s, max(e.answered_s, e.done_s)) for e in events]
-        )
-        spans = np.maximum(np.diff(moments, axis=1), 0.0)
-        gather_s, run_s, scatter_s = (counts @ spans[:, :3]).tolist()
-        encode_s = float(spans[counts > 0, 3].sum())
-        totals = (*waits, gather_s, run_s, scatter_s, encode_s)
-        for phase, seconds in zip(PHASES, totals, strict=True):
-            self._phase_s[phase] += seconds
-
-    def _exemplify(self, events: Iterable[BatchEnded]) -> None:
-        """Keep the last trace of each bucket; a minute's difference of the clocks is no matter."""
-        wall_s = self._wall_clock()
-        for event in events:
-            for trace_id, arrival_s in zip(event.trace_ids, event.arrivals_s, strict=True):
-                if trace_id:
-                    self._requests.exemplify(max(0.0, event.done_s - arrival_s), trace_id, wall_s)
-
     # --- scrape ---------------------------------------------------------------------------------------------------
 
     def write(self, page: Page, now: float) -> None:
@@ -207,10 +106,12 @@ class ModelSeries:
         if self._is_over(now):
             self._forget()
             return
-        self._settle()
-        self._mark_target()
+        if self._model is not None:
+            self._durations.mark(self._model.latency_target_s)  # it may change while the model serves
+        self._durations.settle()
+        self._durations.write(page, self.labels)
         self._write_counters(page)
-        self._write_durations(page)
+        self._write_loads(page)
         self._write_gauges(page, now)
 
     def _is_over(self, now: float) -> bool:
@@ -258,27 +159,10 @@ class ModelSeries:
         for reason, count in total.batches.items():
             page.number("batchserve_batches_total", (*labels, reason), count)
 
-    def _write_durations(self, page: Page) -> None:
-        labels = self.labels
-        for name, histogram in (
-            ("batchserve_request_duration_seconds", self._requests),
-            ("batchserve_queue_duration_seconds", self._queues),
-            ("batchserve_execution_duration_seconds", self._executions),
-            ("batchserve_batch_rows", self._rows),
-            ("batchserve_hold_duration_seconds", self._holds),
-            ("batchserve_prediction_ratio", self._predictions),
-            ("batchserve_padding_ratio", self._paddings),
-        ):
-            page.histogram(name, labels, histogram.buckets(), histogram.sum)
-        for rows, (runs, seconds) in sorted(self._sizes.items()):
-            page.summary("batchserve_execution_size_duration_seconds", (*labels, str(rows)), runs, seconds)
-        page.number("batchserve_gather_seconds_total", labels, self._gather_s)
-        page.number("batchserve_scatter_seconds_total", labels, self._scatter_s)
-        for phase, seconds in self._phase_s.items():
-            page.number("batchserve_request_phase_seconds_total", (*labels, phase), seconds)
-        page.number("batchserve_model_load_duration_seconds", labels, self._load_s)
+    def _write_loads(self, page: Page) -> None:
+        page.number("batchserve_model_load_duration_seconds", self.labels, self._load_s)
         for outcome, count in self._loads.items():
-            page.number("batchserve_model_loads_total", (*labels, outcome), count)
+            page.number("batchserve_model_loads_total", (*self.labels, outcome), count)
 
     def _write_gauges(self, page: Page, now: float) -> None:
         labels, model = self.labels, self._model
@@ -297,8 +181,6 @@ class ModelSeries:
         build = None if model is None else model.build
         page.number("batchserve_model_build_seconds", labels, 0.0 if build is None else build.seconds)
         page.number("batchserve_model_swaps_total", labels, 0 if build is None else build.swaps)
-        for instance, busy_s in sorted(self._busy_s.items()):
-            page.number("batchserve_instance_busy_seconds_total", (*labels, str(instance)), busy_s)
         if model is not None:
             self._write_facts(page, model)
 
@@ -329,15 +211,6 @@ class ModelSeries:
             ("idle_while_queued_seconds", gauges.idle_s),
         ):
             page.number(f"batchserve_{name}", self.labels, float(value))
-
-
-def _joined(times: Iterable[Sequence[float]]) -> Array:
-    return np.fromiter(chain.from_iterable(times), dtype=np.float64)
-
-
-def _total(seconds: Array) -> float:
-    """Add up spans; one that is below 0 by a hair counts as 0, so that no sum can go back."""
-    return float(np.maximum(seconds, 0.0).sum())
 
 
 def _add(total: Counters, part: Counters) -> None:

@@ -11,9 +11,10 @@ from support.telemetry_fakes import FakeClock, FakeModel, batch, samples, value
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
+from batchserve.telemetry.durations import SETTLE_NUMBERS
 from batchserve.telemetry.families import FAMILIES, OUTCOMES, PHASES
 from batchserve.telemetry.metrics import Metrics
-from batchserve.telemetry.series import KEEP_S, SETTLE_WORK
+from batchserve.telemetry.series import KEEP_S
 
 DIGITS = {"model": "digits", "version": "1"}
 
@@ -164,7 +165,7 @@ def test_a_run_whose_clients_all_left_counts_as_a_run_without_requests(metrics: 
     assert read(metrics, "batchserve_request_duration_seconds_count") == 0
 
 
-@pytest.mark.parametrize("requests", [0, 1, 32, 2 * SETTLE_WORK])
+@pytest.mark.parametrize("requests", [0, 1, 32, 2 * SETTLE_NUMBERS])
 def test_no_batch_is_lost_or_counted_twice_while_batches_are_kept_back(metrics: Metrics, requests: int) -> None:
     model = FakeModel()
     announce(metrics, ModelState.READY, model)
@@ -181,8 +182,8 @@ def test_kept_batches_are_bounded_without_a_scrape(metrics: Metrics) -> None:
     most = 0
     for _ in range(2000):
         metrics.batch_ended(model, batch(1))  # type: ignore[arg-type]
-        most = max(most, len(metrics._series["digits", 1]._events))
-    assert 1 < most <= SETTLE_WORK
+        most = max(most, metrics._series["digits", 1]._durations.kept)
+    assert 1 < most <= SETTLE_NUMBERS
 
 
 def test_gauges_show_the_queue_and_the_age_of_its_oldest_request(metrics: Metrics, clock: FakeClock) -> None:
