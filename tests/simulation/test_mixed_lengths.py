@@ -71,14 +71,18 @@ def run(policy: Policy, curve: Curve, traffic: Traffic, key_of=lambda length: 0)
 
 @pytest.mark.parametrize("load", [1.0, 2.0])
 def test_padding_serves_twice_as_many_as_cutting_at_shapes(load: float) -> None:
-    """Acceptance: lengths of 8 to 128, evenly spread, on a device that likes batches."""
+    """Acceptance: lengths of 8 to 128, evenly spread, on a device that likes batches; four times and more.
+
+    The padded share is 12 to 14 % with a target of six full batches; with one of four the queue offers less choice, and
+    it is 16 to 18 %.
+    """
     curve = GPU_LIKE
     rate = load * ideal_limit("gpu", tuple(UNIFORM))
-    target_s = 4 * curve(Run(ROWS, 128))
+    target_s = 6 * curve(Run(ROWS, 128))
     traffic = poisson(rate, 8_000 / rate, 1).with_lengths(UNIFORM, seed=3)
     mixed = run(padded(curve, target_s), curve, traffic)
     cut = run(cut_at_shapes(curve, target_s), curve, traffic, key_of=lambda length: length)
-    assert mixed.goodput(target_s) >= 2 * cut.goodput(target_s)
+    assert mixed.goodput(target_s) >= 4 * cut.goodput(target_s)
     assert mixed.runs.padded_share < 0.19  # 0.16 to 0.18 were seen
 
 
