@@ -58,10 +58,6 @@ class Rate:
         seen = 1 - math.exp(-max(now - self._since_s, self._tau_s / 20) / self._tau_s)
         return self._sum / self._tau_s / seen
 
-    def forget(self) -> None:
-        """Begin anew."""
-        self._sum, self._pending, self._at_s = 0.0, 0, None
-
     def _fold(self, now: float) -> None:
         assert self._at_s is not None, "nothing has arrived"
         self._sum += self._pending  # as if all had come when the last were folded in: a 64th of the memory too early

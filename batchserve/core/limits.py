@@ -21,7 +21,7 @@ class Limits:
         max_batch_size: Rows in one run; 0 if requests are whole runs, each counting as one row.
         timeout_s: Limit until a request's run begins.
         allow_timeout_override: False if what a request asks for in its place is ignored.
-        max_queue_delay_s: None for `auto`, which holds nothing until costs are learnt; 0 never holds; else the timer.
+        max_queue_delay_s: None for `auto`, which holds where that pays; 0 never holds; else the timer.
         max_queue_size: Rows that may wait.
         priority_levels: How many levels there are.
         split_large: True if larger requests are cut into several runs.
