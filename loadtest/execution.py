@@ -32,7 +32,8 @@ from batchserve.backends.swapping import SwappingBackend, SwappingSession
 from batchserve.config import ModelConfig
 from batchserve.core.request import Request
 from batchserve.core.shapes import shape_key
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.errors import RequestError
 from loadtest import layouts, machine
 from loadtest.models import model_file

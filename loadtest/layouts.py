@@ -36,7 +36,8 @@ from batchserve.backends.onnx import OnnxBackend
 from batchserve.config import ModelConfig
 from batchserve.core.request import Request, Response
 from batchserve.core.shapes import shape_key
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.errors import RequestError
 from loadtest import client, machine
 from loadtest.models import model_file, model_folder

@@ -79,7 +79,7 @@ async def _check_versions(
         ModelLoadError: There is no version to serve.
     """
     from batchserve.backends.base import ModelFile
-    from batchserve.engine.model import load_model
+    from batchserve.engine.loading import load_model
     from batchserve.engine.sources import choose_versions
 
     for number in choose_versions(config.version_policy, list(source.versions)):

@@ -141,7 +141,7 @@ async def _load(settings: Settings, sources: list[ModelSource]) -> dict[str, _Lo
     from batchserve.backends.onnx import OnnxBackend, require_runtime
     from batchserve.cli.assemble import cache_folder
     from batchserve.engine.devices import Devices, device_name
-    from batchserve.engine.model import load_model
+    from batchserve.engine.loading import load_model
     from batchserve.engine.profiles import Profiles
     from batchserve.engine.sources import choose_versions
 

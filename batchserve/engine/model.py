@@ -6,45 +6,39 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from concurrent.futures import Executor
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from batchserve.core.cost import CostModel
-from batchserve.core.limits import Limits
 from batchserve.core.policy import Policy
 from batchserve.core.tensors import ModelSignature
-from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.changes import Changes, compare
-from batchserve.engine.devices import Devices, device_name, natural_slots
+from batchserve.engine.devices import device_name, natural_slots
 from batchserve.engine.events import ArrivalListener, NullListener
 from batchserve.engine.gauges import TargetWatch, gauges_of
+from batchserve.engine.limits import limits_of, max_rows_of
 from batchserve.engine.placement import Placement
 from batchserve.engine.profiles import Keeper
 from batchserve.engine.profiling import profile
 from batchserve.engine.scheduler import Release, Reply, Scheduler
-from batchserve.engine.warmup import warm_up
-from batchserve.engine.warmup_lengths import warm_up_lengths
-from batchserve.errors import InvalidRequest, ModelLoadError, RequestError
+from batchserve.errors import InvalidRequest, RequestError
 
 if TYPE_CHECKING:
-    from batchserve.backends.base import Backend, Build, ModelFile, Session
+    from batchserve.backends.base import Build, ModelFile
     from batchserve.config import ModelConfig
     from batchserve.core.counters import Counters
-    from batchserve.core.padding import PadRule
     from batchserve.core.request import Request, Response
     from batchserve.core.sizing import Sizing
     from batchserve.core.ticket import Ticket
+    from batchserve.engine.calibration import Calibrated
+    from batchserve.engine.devices import Devices
     from batchserve.engine.events import BatchEnded, Listener, RequestsEnded
     from batchserve.engine.gauges import Gauges
-    from batchserve.engine.profiles import ProfileFile, Profiles
+    from batchserve.engine.profiles import ProfileFile
     from batchserve.engine.warmup import WarmUp
 
-__all__ = ["DEFAULT_MAX_BATCH_SIZE", "Model", "load_model"]
-
-DEFAULT_MAX_BATCH_SIZE = 32
-"""Rows in one run of a model that batches, when nothing says otherwise (batching.md section 3)."""
+__all__ = ["Model"]
 
 LOOK_EVERY_S = 1.0
 """How often the latency target is compared with what runs cost."""
@@ -53,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 
 class Model:
-    """A model version that serves. Event loop only; made by `load_model`.
+    """A model version that serves. Event loop only; made by `engine.loading.load_model`.
 
     Attributes:
         name: Its name on the wire.
@@ -91,12 +85,12 @@ class Model:
         self.layouts = calibrated.measured
         self.load_s = load_s
         self.signature = ModelSignature(
-            session.inputs, session.outputs, min(_max_rows(session, config), measured.safe_rows), session.pad
+            session.inputs, session.outputs, min(max_rows_of(session, config), measured.safe_rows), session.pad
         )
         self._listeners = listeners
         self._arrived = [one.arrived for one in listeners if isinstance(one, ArrivalListener)]
         self._is_profiled = False
-        self.limits = limits = _limits(config, layout.instances, self.signature.max_batch_size, session.pad)
+        self.limits = limits = limits_of(config, layout.instances, self.signature.max_batch_size, session.pad)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
@@ -289,7 +283,7 @@ class Model:
         chosen = self.config
         self.config = replace(self._asked, instances=chosen.instances, intra_op_threads=chosen.intra_op_threads)
         if changes.applied:
-            limits = _limits(self.config, self.limits.slots, self.signature.max_batch_size, self.limits.pad)
+            limits = limits_of(self.config, self.limits.slots, self.signature.max_batch_size, self.limits.pad)
             self.limits = self.limits.reconfigured(limits)
             self._scheduler.reconfigure(self.limits)
         return changes
@@ -334,100 +328,6 @@ class Model:
     def _requests_ended(self, event: RequestsEnded) -> None:
         for listener in self._listeners:
             listener.requests_ended(self, event)
-
-
-async def load_model(
-    file: ModelFile,
-    config: ModelConfig,
-    backend: Backend,
-    *,
-    executor: Executor,
-    devices: Devices | None = None,
-    profiles: Profiles | None = None,
-    listeners: Sequence[Listener] = (),
-) -> Model:
-    """Load, prove and warm up one version, off the event loop.
-
-    Args:
-        file: Which.
-        config: The effective configuration.
-        backend: What loads it.
-        executor: Its one thread loads.
-        devices: Where it finds its place beside the other models; None if there are none.
-        profiles: Where what is learnt of its costs is kept; None if it is not.
-        listeners: Hear of its executions.
-
-    Raises:
-        ModelLoadError: It cannot be served; nothing of it is left behind.
-    """
-    start_s = time.monotonic()
-    calibrated, measured, kept = await asyncio.get_running_loop().run_in_executor(
-        executor, _prepare, file, config, backend, profiles
-    )
-    load_s = time.monotonic() - start_s
-    return Model(
-        file, config, calibrated, measured, devices or Devices(), load_s=load_s, kept=kept, listeners=listeners
-    )
-
-
-def _prepare(
-    file: ModelFile, config: ModelConfig, backend: Backend, profiles: Profiles | None
-) -> tuple[Calibrated, WarmUp, ProfileFile | None]:
-    if file.name == "stats":
-        raise ModelLoadError("a model cannot be named 'stats', which is a route of the protocol: rename it")
-    session = backend.load(file, config)
-    try:
-        max_rows = _max_rows(session, config)
-        if not session.batchability.is_batchable and config.max_batch_size:
-            logger.warning(
-                "model %s/%d: max_batch_size = %d is not used: %s",
-                file.name,
-                file.version,
-                config.max_batch_size,
-                session.batchability.why,
-            )
-        end_s = time.monotonic() + config.warmup_budget_s
-        calibrated = calibrate(file.name, session, config.hint, max_rows, config.warmup_budget_s)
-        session = calibrated.session
-        # Whatever the comparison took, one row is always run.
-        budget_s = max(end_s - time.monotonic(), 1e-9) if config.warmup_budget_s else 0.0
-        kept = None if profiles is None else profiles.place(file, config, session)
-        profile = None if kept is None else kept.read()
-        warm = warm_up if session.pad is None else warm_up_lengths
-        return calibrated, warm(file.name, session, max(1, max_rows), budget_s, profile), kept
-    except BaseException:
-        session.close()
-        raise
-
-
-def _max_rows(session: Session, config: ModelConfig) -> int:
-    """Rows in one run: what is configured, if the model can batch at all."""
-    if not session.batchability.is_batchable:
-        return 0
-    return DEFAULT_MAX_BATCH_SIZE if config.max_batch_size is None else config.max_batch_size
-
-
-def _limits(config: ModelConfig, instances: int, max_batch_size: int, pad: PadRule | None) -> Limits:
-    return Limits(
-        max_batch_size=max_batch_size,
-        timeout_s=config.timeout_s,
-        max_queue_size=config.max_queue_size or max(1024, 32 * max_batch_size),
-        allow_timeout_override=config.allow_timeout_override,
-        max_queue_delay_s=config.max_queue_delay_s,
-        priority_levels=config.priority_levels,
-        split_large=config.split_large,
-        isolate_failures=config.isolate_failures,
-        slots=instances,
-        latency_target_s=config.latency_target_s,
-        shed=config.latency_target_s is not None if config.shed is None else config.shed,
-        preferred_batch_sizes=tuple(rows for rows in config.preferred_batch_sizes if rows <= max(1, max_batch_size)),
-        weight=config.weight,
-        run_timeout_s=config.run_timeout_s,
-        is_fair=config.fair_clients,
-        client_weights=dict(config.client_weights),
-        max_clients=config.max_clients,
-        pad=pad,
-    )
 
 
 def _settle(future: asyncio.Future[Response], result: Response | RequestError) -> None:

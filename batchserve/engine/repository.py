@@ -13,7 +13,8 @@ from batchserve.backends.base import ModelFile
 from batchserve.engine.changes import Changes
 from batchserve.engine.devices import Devices
 from batchserve.engine.events import ModelState
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.engine.sources import ModelSource, choose_versions, find_model
 from batchserve.errors import ConfigError, ModelLoadError, ModelNotFound, ModelNotReady
 

@@ -14,7 +14,7 @@ from batchserve.backends.fake import FakeBackend, FakeSession
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
 from batchserve.engine.calibration import Measured, calibrate, choose
-from batchserve.engine.model import load_model
+from batchserve.engine.loading import load_model
 from batchserve.errors import BackendError, ModelLoadError
 
 ALL, EACH, MIDDLE = Layout(1, 4), Layout(4, 1), Layout(2, 2)

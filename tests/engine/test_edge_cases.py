@@ -14,7 +14,8 @@ from support.core_requests import make_request
 from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.errors import ExecutionFailed, OutOfMemory
 
 

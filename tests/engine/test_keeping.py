@@ -11,7 +11,8 @@ from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
 from batchserve.core.cost import CostModel
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.engine.profiles import KEEP_EVERY_S, Keeper, Profile, ProfileFile, Profiles
 
 

@@ -10,7 +10,7 @@ from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
 from batchserve.core.limits import Limits
-from batchserve.engine.model import load_model
+from batchserve.engine.loading import load_model
 
 
 async def limits_of(backend: FakeBackend | None = None, **config: object) -> Limits:

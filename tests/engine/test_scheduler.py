@@ -24,7 +24,8 @@ from batchserve.core.request import Request, Response
 from batchserve.core.ticket import Outcome
 from batchserve.engine import placement
 from batchserve.engine.events import BatchEnded, NullListener, RequestsEnded
-from batchserve.engine.model import Model, load_model
+from batchserve.engine.loading import load_model
+from batchserve.engine.model import Model
 from batchserve.engine.placement import Placement
 from batchserve.errors import DeadlineExceeded, Draining, ExecutionFailed, QueueFull, RequestError, WorkerDied
 
