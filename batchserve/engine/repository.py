@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import ModelFile
@@ -16,6 +15,7 @@ from batchserve.engine.events import ModelState
 from batchserve.engine.loading import load_model
 from batchserve.engine.model import Model
 from batchserve.engine.sources import ModelSource, choose_versions, find_model
+from batchserve.engine.states import IndexEntry, NamedModel, VersionState
 from batchserve.errors import ConfigError, ModelLoadError, ModelNotFound, ModelNotReady
 
 if TYPE_CHECKING:
@@ -24,42 +24,12 @@ if TYPE_CHECKING:
     from batchserve.engine.events import Listener
     from batchserve.engine.profiles import Profiles
 
-__all__ = ["IndexEntry", "Repository"]
+__all__ = ["Repository"]
 
 _LONGEST_VERSION = 20
 """Digits of a version that can exist; Python refuses to convert thousands of them."""
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class IndexEntry:
-    """One line of the repository index (protocol.md section 11); `version` is "" for a model never loaded."""
-
-    name: str
-    version: str
-    state: str
-    reason: str
-
-
-@dataclass(slots=True)
-class _Version:
-    """A version that is or was to be served. Invariant: `model` is set exactly in READY."""
-
-    state: str = ModelState.LOADING
-    reason: str = ""
-    model: Model | None = None
-
-
-@dataclass(slots=True)
-class _Named:
-    """A model by name: its source, its versions, and whether it should be served."""
-
-    source: ModelSource
-    versions: dict[int, _Version] = field(default_factory=dict)
-    is_wanted: bool = True
-    problem: str = ""  # why not even its versions are known
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 class Repository:
@@ -97,7 +67,7 @@ class Repository:
         self._listeners = listeners
         self._profiles = profiles
         self._allow_partial = allow_partial
-        self._named = {source.name: _Named(source) for source in sources}
+        self._named = {source.name: NamedModel(source) for source in sources}
         self._routes: dict[tuple[str, str], Model] = {}
         self._devices = Devices()
         self._leaving: set[asyncio.Task[None]] = set()
@@ -122,7 +92,7 @@ class Repository:
             return model
         named = self._known(name)
         if not version:
-            raise ModelNotReady(f"model '{name}' is not ready: {self._why_not(named)}")
+            raise ModelNotReady(f"model '{name}' is not ready: {named.why_not}")
         is_number = version.isdecimal() and version.isascii() and len(version) <= _LONGEST_VERSION
         known = named.versions.get(int(version)) if is_number else None
         if known is None or str(int(version)) != version:
@@ -156,30 +126,21 @@ class Repository:
 
     def index(self) -> list[IndexEntry]:
         """List every model and version with its state."""
-        entries = []
-        for name, named in sorted(self._named.items()):
-            if not named.versions:
-                state = ModelState.UNAVAILABLE if named.problem else ModelState.LOADING
-                entries.append(IndexEntry(name, "", state, named.problem))
-            entries += [
-                IndexEntry(name, str(number), version.state, version.reason)
-                for number, version in sorted(named.versions.items())
-            ]
-        return entries
+        return [entry for _, named in sorted(self._named.items()) for entry in named.entries()]
 
     def readiness(self) -> str:
         """Say why the server is not ready, "" if it is."""
         if self.is_draining:
             return "the server is shutting down"
         missing = [
-            f"model '{name}': {self._why_not(named)}"
+            f"model '{name}': {named.why_not}"
             for name, named in sorted(self._named.items())
-            if named.is_wanted and not self._is_whole(named)
+            if named.is_wanted and not named.is_whole
         ]
         stuck = sorted({model.name for model in self.models() if model.is_stuck})
         if stuck:
             return "; ".join(f"model '{name}': a run has not come back" for name in stuck)
-        is_loading = any(self._is_loading(named) for named in self._named.values())
+        is_loading = any(named.is_loading for named in self._named.values())
         if not missing or (self._allow_partial and self._routes and not is_loading):
             return ""
         return "; ".join(missing)
@@ -272,7 +233,7 @@ class Repository:
             raise ModelLoadError("its configuration cannot be used; the server's log says why") from error
         return config, choose_versions(config.version_policy, list(source.versions))
 
-    async def _load_versions(self, named: _Named, config: ModelConfig, numbers: Sequence[int]) -> None:
+    async def _load_versions(self, named: NamedModel, config: ModelConfig, numbers: Sequence[int]) -> None:
         name = named.source.name
         was_serving = any(version.model is not None for version in named.versions.values())
         loaded: dict[int, Model] = {}
@@ -315,7 +276,7 @@ class Repository:
             listeners=self._listeners,
         )
 
-    def _install(self, named: _Named, loaded: dict[int, Model]) -> None:
+    def _install(self, named: NamedModel, loaded: dict[int, Model]) -> None:
         """Put new versions in the place of all old ones, between two turns of the loop."""
         for number, version in named.versions.items():
             if version.model is not None:
@@ -326,9 +287,9 @@ class Repository:
 
     def _retire(
         self,
-        named: _Named,
+        named: NamedModel,
         number: int,
-        version: _Version,
+        version: VersionState,
         reason: str,
         timeout_s: float | None = None,
         *,
@@ -356,7 +317,7 @@ class Repository:
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 
-    async def _finish(self, named: _Named, number: int, model: Model, reason: str, is_replaced: bool) -> None:
+    async def _finish(self, named: NamedModel, number: int, model: Model, reason: str, is_replaced: bool) -> None:
         await model.drained()
         await model.close()
         version = named.versions[number]
@@ -365,7 +326,7 @@ class Repository:
 
     def _set_state(
         self,
-        named: _Named,
+        named: NamedModel,
         number: int,
         state: str,
         reason: str = "",
@@ -375,7 +336,7 @@ class Repository:
         keep_route: bool = False,
     ) -> None:
         named.problem = ""
-        named.versions[number] = _Version(state, reason, model)
+        named.versions[number] = VersionState(state, reason, model)
         if not keep_route:
             self._reroute(named)
         for listener in self._listeners:
@@ -386,7 +347,7 @@ class Repository:
             for listener in self._listeners:
                 listener.load_ended(name, number, ok=ok)
 
-    def _reroute(self, named: _Named) -> None:
+    def _reroute(self, named: NamedModel) -> None:
         name = named.source.name
         self.generation += 1
         for key in [key for key in self._routes if key[0] == name]:
@@ -396,35 +357,13 @@ class Repository:
                 self._routes[name, str(number)] = version.model
                 self._routes[name, ""] = version.model
 
-    def _known(self, name: str) -> _Named:
+    def _known(self, name: str) -> NamedModel:
         named = self._named.get(name)
         if named is None:
             raise ModelNotFound(f"model '{name}' is not known; POST /v2/repository/index lists what is")
         return named
 
-    def _each_version(self) -> Iterable[tuple[str, int, _Version]]:
+    def _each_version(self) -> Iterable[tuple[str, int, VersionState]]:
         for name, named in sorted(self._named.items()):
             for number, version in sorted(named.versions.items()):
                 yield name, number, version
-
-    @staticmethod
-    def _is_loading(named: _Named) -> bool:
-        if not named.versions:
-            return not named.problem
-        return any(version.state == ModelState.LOADING for version in named.versions.values())
-
-    @staticmethod
-    def _is_whole(named: _Named) -> bool:
-        """True if everything that should serve does: a version that left on purpose is not missing."""
-        states = [version.state for version in named.versions.values() if version.reason not in _LEFT_ON_PURPOSE]
-        return bool(states) and all(state == ModelState.READY for state in states)
-
-    @staticmethod
-    def _why_not(named: _Named) -> str:
-        if named.problem:
-            return named.problem
-        reasons = [version.reason or version.state for version in named.versions.values() if version.model is None]
-        return "; ".join(reasons) or "loading"
-
-
-_LEFT_ON_PURPOSE = frozenset({"no longer chosen by version_policy"})

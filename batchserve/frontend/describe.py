@@ -10,7 +10,7 @@ from batchserve import __version__
 if TYPE_CHECKING:
     from batchserve.core.tensors import ModelSignature, TensorSpec
     from batchserve.engine.model import Model
-    from batchserve.engine.repository import IndexEntry
+    from batchserve.engine.states import IndexEntry
 
 __all__ = ["EXTENSIONS", "console_model", "index_entries", "model_config", "model_metadata", "server_metadata"]
 
