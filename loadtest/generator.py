@@ -1,9 +1,10 @@
 """Whether the load generator tells the truth: against a server whose delays are known, and that stalls for a second.
 
-    python loadtest/generator.py [--rate 5000] [--seconds 20]
+    python loadtest/generator.py [--rate 5000] [--seconds 10] [--rounds 3]
 
 Three parts: percentiles against those that the server itself measured, with the generator's processor time, as it comes
-and with `tick = "1ms"`; a stall of 1 s as the open loop sees it; the same stall as a closed loop sees it.
+and with `tick = "0"`, in alternating rounds; a stall of 1 s as the open loop sees it; the same stall as a closed loop
+sees it.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +35,7 @@ __all__ = ["SHARES", "Comparison", "compare", "main", "with_delays"]
 
 SERVER = Path(__file__).parent / "baselines" / "delays.py"
 SHARES = (0.5, 0.9, 0.95, 0.99, 0.999)
+VARIANTS = {"as it comes": None, "tick 0": 0.0}
 STREAM = Stream("delayed", form="raw", path="/", raw_shape=(16,), variants=1)
 
 
@@ -87,13 +91,55 @@ def compare(result: dict[str, object], delays: list[float]) -> list[Comparison]:
     return comparisons
 
 
+def middle(values: Sequence[float], form: str) -> str:
+    """Write the median of some rounds, and their range."""
+    low, high = format(min(values), form), format(max(values), form)
+    return f"{statistics.median(values):{form}} ({low} to {high})"
+
+
+def against_truth(open_loop: Scenario, rounds: int, *arguments: str) -> dict[str, list[dict[str, object]]]:
+    """Measure every variant in each round, in turns, and print a table over all rounds."""
+    found: dict[str, list[dict[str, object]]] = {name: [] for name in VARIANTS}
+    for number in range(rounds):
+        for name, tick_s in list(VARIANTS.items())[:: -1 if number % 2 else 1]:
+            result, delays = with_delays(open_loop.with_(tick_s=tick_s, seed=number), *arguments)
+            compared = [asdict(row) | {"error": row.error} for row in compare(result, delays)]
+            found[name].append({"cpu_share": result["cpu_share"], "compared": compared, "result": result})
+    print("| generator | CPU of a core | percentile | truth ms | reported ms | error |\n|---|---:|---|---:|---:|---:|")
+    for name, each in found.items():
+        cpu = middle([one["cpu_share"] for one in each], ".1%")
+        for index, share in enumerate(SHARES):
+            rows = [one["compared"][index] for one in each]
+            truth, reported = (statistics.median(row[key] for row in rows) * 1e3 for key in ("truth_s", "reported_s"))
+            error = middle([row["error"] for row in rows], "+.1%")
+            print(f"| {name} | {cpu} | p{share * 100:g} | {truth:.2f} | {reported:.2f} | {error} |")
+    return found
+
+
+def through_a_stall(*arguments: str) -> dict[str, object]:
+    """Let the server stand still for a second under an open and a closed loop, and print what each saw."""
+    open_loop = Scenario([STREAM], Steady(500.0, is_even=True), duration_s=5.0, warmup_s=0, timing_every=0)
+    closed = open_loop.with_(arrivals=None, connections=20)
+    found: dict[str, object] = {}
+    print("\n| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |\n|---|---:|---:|---:|---:|---:|")
+    for name, scenario in (("open loop, 500/s", open_loop), ("closed loop, 20 connections", closed)):
+        result, _ = with_delays(scenario, *arguments, "--stall-after-s", "2", "--stall-s", "1")
+        total = result["total"]
+        above = sum(count for seconds, count in result["histogram"] if seconds > 0.5)
+        points = " | ".join(f"{total['latency_s'][key] * 1e3:.1f}" for key in ("p50", "p99", "max"))
+        print(f"| {name} | {total['answered']} | {points} | {above} |", flush=True)
+        found[name] = result
+    return found
+
+
 def main() -> int:
     """Run all parts, print what they gave, and write a JSON file."""
     parser = argparse.ArgumentParser(description="Hold the load generator against a server whose delays are known.")
     parser.add_argument("--rate", type=float, default=5000.0, help="requests a second (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each part (%(default)s)")
-    parser.add_argument("--least-ms", type=float, default=50.0, help="no delay is shorter (%(default)s)")
-    parser.add_argument("--mean-ms", type=float, default=100.0, help="mean of the delays (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of each run (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--least-ms", type=float, default=20.0, help="no delay is shorter (%(default)s)")
+    parser.add_argument("--mean-ms", type=float, default=40.0, help="mean of the delays (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
     facts: dict[str, object] = {
@@ -103,34 +149,10 @@ def main() -> int:
     }
     spread = ("--least-ms", str(arguments.least_ms), "--mean-ms", str(arguments.mean_ms))
     open_loop = Scenario([STREAM], Steady(arguments.rate), duration_s=arguments.seconds, warmup_s=0, timing_every=0)
-    print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.seconds:g} s; ", end="")
+    print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.rounds} rounds of {arguments.seconds:g} s; ", end="")
     print(f"delays of {arguments.least_ms:g} ms and more, mean {arguments.mean_ms:g} ms\n")
-    print("| generator | CPU of a core | percentile | truth ms | reported ms | error |\n|---|---:|---|---:|---:|---:|")
-    for name, tick_s in (("as it comes", 0.0), ("tick 1 ms", 1e-3)):
-        result, delays = with_delays(open_loop.with_(tick_s=tick_s), *spread)
-        rows = compare(result, delays)
-        for row in rows:
-            print(
-                f"| {name} | {result['cpu_share']:.1%} | p{row.share * 100:g} | {row.truth_s * 1e3:.2f} "
-                f"| {row.reported_s * 1e3:.2f} | {row.error:+.2%} |",
-                flush=True,
-            )
-        facts[name] = {"result": result, "comparisons": [vars(row) | {"error": row.error} for row in rows]}
-    stall = (*spread, "--stall-after-s", "2", "--stall-s", "1")
-    slower = open_loop.with_(arrivals=Steady(500.0, is_even=True), duration_s=5.0)
-    closed = Scenario([STREAM], connections=20, duration_s=5.0, warmup_s=0, timing_every=0)
-    print("\n| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |\n|---|---:|---:|---:|---:|---:|")
-    for name, scenario in (("open loop, 500/s", slower), ("closed loop, 20 connections", closed)):
-        result, _ = with_delays(scenario, *stall)
-        total = result["total"]
-        above = sum(count for seconds, count in result["histogram"] if seconds > 0.5)
-        latency = {key: value * 1e3 for key, value in total["latency_s"].items()}
-        print(
-            f"| {name} | {total['answered']} | {latency['p50']:.1f} | {latency['p99']:.1f} | {latency['max']:.1f} "
-            f"| {above} |",
-            flush=True,
-        )
-        facts[f"stall, {name}"] = result
+    facts["truth"] = against_truth(open_loop, arguments.rounds, *spread)
+    facts["stall"] = through_a_stall(*spread)
     print(f"\n{write_json('generator', facts, arguments.results)}")
     return 0
 

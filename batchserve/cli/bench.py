@@ -94,7 +94,11 @@ class _Span(_Numbers):
 @click.option("--format", "form", type=click.Choice(("binary", "json")), default="binary", show_default=True)
 @click.option("--variants", type=click.IntRange(1, 1024), default=16, show_default=True, help="Different requests.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare answers with those given alone.")
-@click.option("--tick", type=DURATION, default="0", show_default=True, help="Look at clock and sockets only so often.")
+@click.option(
+    "--tick",
+    type=DURATION,
+    help="Open loop: look at clock and sockets only so often.  [default: a 40th of the median, at most 1ms]",
+)
 @click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True, help="Of all that is drawn.")
 @click.option("--batch-sizes", type=_Numbers(int), help="MODEL.onnx: rows in a run.  [default: 1,2,4,8,16,32]")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="MODEL.onnx: cpu, cuda, …; repeatable.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from batchserve.config.pad import PadConfig, show_padding
-from batchserve.config.preprocess import PreprocessConfig, show_preprocessing
 from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
 from batchserve.config.settings import ModelSettings, Settings
 
@@ -15,9 +14,7 @@ __all__ = [
     "ModelConfig",
     "ModelSettings",
     "PadConfig",
-    "PreprocessConfig",
     "ServerConfig",
     "Settings",
     "show_padding",
-    "show_preprocessing",
 ]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from batchserve.load.connection import RECEIVE_BYTES, Connection, Heads
 from batchserve.load.tally import Tally
+from batchserve.load.tick import Ticks
 from batchserve.timer import Timer
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class Applied:
         cpu_s: Processor time of this process meanwhile.
         most_waiting: The most requests that were due at one moment and had no connection.
         connections: The most connections at one moment.
+        tick_s: The longest tick; 0 if there was none.
     """
 
     tally: Tally
@@ -73,6 +75,7 @@ class Applied:
     cpu_s: float
     most_waiting: int
     connections: int
+    tick_s: float
 
 
 class Generator:
@@ -105,6 +108,8 @@ class Generator:
         self._has_begun = self._is_over = False
         self._end_s = 0.0
         self._most_waiting = self._most_connections = 0
+        self._ticks = Ticks()
+        self._tick_s = self._longest_tick_s = plan.tick_s or 0.0
         self._start_s = clock()
         self._tally = Tally(plan, self._start_s)
 
@@ -139,7 +144,9 @@ class Generator:
             if housekeeping is not None:
                 housekeeping.cancel()
             await self._close()
-        return Applied(self._tally, started_at, elapsed_s, cpu_s, self._most_waiting, self._most_connections)
+        return Applied(
+            self._tally, started_at, elapsed_s, cpu_s, self._most_waiting, self._most_connections, self._longest_tick_s
+        )
 
     # --- what is due ----------------------------------------------------------------------------------------------
 
@@ -151,7 +158,7 @@ class Generator:
         if self._is_open_loop:
             self._advance()
             self._pump()
-            if self._plan.tick_s:
+            if self._tick_s:
                 self._tick()
             return
         free, self._free = self._free, []
@@ -175,13 +182,17 @@ class Generator:
             self._is_over = True
 
     def _pump(self) -> None:
-        """Send what is due, and arm the timer for the next. Called by the timer, and at the beginning."""
+        """Send what is due, and arm the timer for the next. Called by the timer, at each tick, and at the beginning.
+
+        With ticks, what is due until the middle of the next one is sent: as much too early as too late on average.
+        """
         if self._is_over:
             return
         now = clock()
+        until_s = now + self._tick_s / 2
         first_s, questions = self._start_s + self._plan.warmup_s, self._plan.questions
         for _ in range(AT_ONCE):
-            if self._next_s > now:
+            if self._next_s > until_s:
                 break
             due_s, (_, index) = self._next_s, self._slice.pop()
             if due_s >= first_s:
@@ -191,17 +202,25 @@ class Generator:
             self._advance()
         if self._is_over:
             self._check_end()
-        elif not self._plan.tick_s:
+        elif not self._tick_s:
             self._timer.wake_at(self._next_s)
 
     def _tick(self) -> None:
         """Sleep until the next tick, whatever comes meanwhile; then send what is due, and let the loop read."""
-        tick_s, now = self._plan.tick_s, clock()
-        if self._next_s > now:  # not behind
+        tick_s, now = self._tick_s, clock()
+        if tick_s and self._next_s > now:  # not behind
             time.sleep(tick_s - (now - self._start_s) % tick_s)
         self._pump()
-        if not self._finished.is_set():
+        if tick_s and not self._finished.is_set():
             self._loop.call_soon(self._tick)
+
+    def _choose_tick(self) -> None:
+        """Change over to ticks, to other ones, or away from them, as the latencies since the last time suggest."""
+        had_none = not self._tick_s
+        self._tick_s = self._ticks.choose((stream.latencies_s for stream in self._tally.streams), FLUSH_S)
+        self._longest_tick_s = max(self._longest_tick_s, self._tick_s)
+        if had_none and self._tick_s:
+            self._tick()
 
     def _ask(self, question: Question, due_s: float) -> None:
         """Send a request over a free connection, or let it wait for one."""
@@ -335,6 +354,8 @@ class Generator:
         while True:
             await asyncio.sleep(FLUSH_S)
             now = clock()
+            if self._is_open_loop and self._plan.tick_s is None:
+                self._choose_tick()
             self._tally.flush()
             self._end_late(now)
             self._missing_connections()

@@ -38,8 +38,9 @@ class Plan:
         target_s: What latency counts as good; None for any.
         most_requests: No more are sent.
         timing_every: One request in so many asks for `Server-Timing`; 0 for none.
-        tick_s: The clock and the sockets are looked at only so often, which saves processor time; 0 for as soon as
-            anything is due or has come. Latencies then are too long by up to two ticks, by one on average.
+        tick_s: An open loop looks at the clock and the sockets only so often, which saves processor time; 0 for as
+            soon as anything is due or has come, None for what the latencies allow (`batchserve.load.tick`).
+            Latencies are too long by half a tick on average, and right to a tick and a half.
         targets_s: Target of each stream where it has its own; None in a place for the plan's.
     """
 
@@ -54,7 +55,7 @@ class Plan:
     target_s: float | None = None
     most_requests: int = MOST_REQUESTS
     timing_every: int = 0
-    tick_s: float = 0.0
+    tick_s: float | None = None
     targets_s: Sequence[float | None] = field(default_factory=tuple)
 
     def target_of(self, stream: int) -> float | None:

@@ -83,6 +83,7 @@ class Result:
         cpu_share: Processor time of this process over the run's time.
         most_waiting: The most requests that were due at one moment and had no connection.
         connections: The most connections at one moment.
+        tick_s: The longest tick of an open loop; 0 if each request and answer was handled at once.
     """
 
     loop: str
@@ -99,6 +100,7 @@ class Result:
     cpu_share: float
     most_waiting: int
     connections: int
+    tick_s: float
 
     @property
     def offered_per_s(self) -> float:
@@ -193,6 +195,7 @@ def sum_up(plan: Plan, applied: Applied) -> Result:
         cpu_share=applied.cpu_s / applied.elapsed_s if applied.elapsed_s else 0.0,
         most_waiting=applied.most_waiting,
         connections=applied.connections,
+        tick_s=applied.tick_s,
     )
 
 

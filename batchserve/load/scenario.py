@@ -88,7 +88,8 @@ class Scenario:
         target_s: What latency counts as good; None for any.
         most_requests: No more are sent.
         timing_every: One request in so many asks the server where its time went; 0 for none.
-        tick_s: The clock and the sockets are looked at only so often; 0 for as soon as anything is due or has come.
+        tick_s: An open loop looks at the clock and the sockets only so often; 0 for as soon as anything is due or has
+            come, None for as rarely as the latencies allow.
         seed: Of everything that is drawn.
     """
 
@@ -101,7 +102,7 @@ class Scenario:
     target_s: float | None = None
     most_requests: int = MOST_REQUESTS
     timing_every: int = 16
-    tick_s: float = 0.0
+    tick_s: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -242,7 +243,7 @@ def read_scenario(path: Path) -> Scenario:
         "target_s": table.duration("latency_target", None),
         "most_requests": table.whole("max_requests", MOST_REQUESTS, 1, MOST_REQUESTS),
         "timing_every": table.whole("timing_every", 16, 0, 1_000_000),
-        "tick_s": table.duration("tick", 0.0),
+        "tick_s": table.duration("tick", None),
         "seed": table.whole("seed", 0, 0, 2**32),
     }
     table.end()

@@ -270,7 +270,32 @@ async def test_ticks_send_the_whole_schedule() -> None:
 
     result = await applied(reply, QUICK.with_(tick_s=0.007))
     assert (result.total.answered, result.total.failed) == (100, {})
-    assert 0.001 < result.lag_s["mean"] < 0.1
+    assert 0.0005 < result.lag_s["mean"] < 0.1
+    assert result.tick_s == 0.007
+
+
+async def test_ticks_begin_by_themselves_where_answers_take_long_and_requests_are_many() -> None:
+    async def reply(number: int, request: bytes) -> bytes:
+        await asyncio.sleep(0.05)
+        return echo(request)
+
+    many = await applied(reply, QUICK.with_(arrivals=Steady(1200.0, is_even=True)))
+    assert (many.total.answered, many.total.failed) == (600, {})
+    assert many.tick_s == 0.001
+    few = await applied(reply, QUICK)
+    assert few.total.answered == 100
+    assert few.tick_s == 0
+
+
+async def test_requests_are_sent_at_the_tick_that_is_nearest() -> None:
+    """As many are sent too early, which counts as no lag, as too late."""
+
+    async def reply(number: int, request: bytes) -> bytes:
+        return echo(request)
+
+    result = await applied(reply, QUICK.with_(tick_s=0.02))
+    assert result.lag_s["p50"] < 0.004  # without rounding it would be 0.01
+    assert result.lag_s["p90"] > 0.004
 
 
 async def test_timeline_shows_the_second_in_which_requests_were_due() -> None:

@@ -18,7 +18,7 @@ COUNT = 1000
 
 def result(within: int, *, lag_s: float = 0.0) -> Result:
     total = StreamResult("all", COUNT, {}, within, 0.02, {}, Latencies())
-    return Result("open", "", 1.0, COUNT, total, [total], [], {"p99": lag_s}, {}, {}, {}, 0.1, 0, 1)
+    return Result("open", "", 1.0, COUNT, total, [total], [], {"p99": lag_s}, {}, {}, {}, 0.1, 0, 1, 0.0)
 
 
 async def found(within: Callable[[float, int], int], first_rate: float = 100.0, **options: float) -> Found:
