@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Axes", "Header", "read_header"]
+__all__ = ["Axes", "Header", "header_of", "read_header"]
 
 Axes = tuple[int | str | None, ...]
 """One entry per axis: its size, its name if it is free and has one, else None."""
@@ -53,11 +53,19 @@ def read_header(path: Path) -> Header | None:
         return None
 
 
+def header_of(content: bytes) -> Header | None:
+    """Do as `read_header`, for a file's content."""
+    try:
+        return _header(_Message(content, 0, len(content)))
+    except (ValueError, IndexError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """A stretch of the file that holds one message: offsets, so that nothing keeps the mapping open."""
 
-    file: mmap.mmap
+    file: mmap.mmap | bytes
     start: int
     end: int
 

@@ -61,6 +61,8 @@ class OnnxBackend:
         overridable = [node.name for node in session.get_overridable_initializers()]
         inputs = describe(session.get_inputs(), "input", header.inputs if header else {})
         outputs = describe(session.get_outputs(), "output", header.outputs if header else {})
+        if opened.before is not None:
+            inputs = [replace(one, is_image=True) if one.name == opened.before.input else one for one in inputs]
         inputs = declare(inputs, config.inputs, overridable)
         outputs = declare(outputs, config.outputs)
         if opened.session.get_providers() == ["CPUExecutionProvider"] and any(
@@ -312,4 +314,6 @@ def _facts(opened: Opened, config: ModelConfig) -> dict[str, str]:
     }
     if meta.producer_name:
         facts["producer"] = meta.producer_name
+    if opened.before is not None:
+        facts["preprocess"] = opened.before.summary
     return facts

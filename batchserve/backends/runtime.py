@@ -14,7 +14,8 @@ from typing import Any
 from batchserve.backends import providers
 from batchserve.backends.base import Layout
 from batchserve.backends.cores import layouts_on_cores, usable_cores
-from batchserve.backends.header import Header, read_header
+from batchserve.backends.header import Header, header_of, read_header
+from batchserve.backends.preprocess import Preprocessed, preprocessed
 from batchserve.config import ModelConfig
 from batchserve.errors import ConfigError, ModelLoadError, ProviderUnavailable
 
@@ -37,6 +38,9 @@ LOG_FATAL_ONLY = 4
 """A session's own log level. What it would print to stderr it also raises, and we log or answer that once."""
 LOG_ERRORS = 3
 """The runtime's log level: a provider's library that cannot be loaded is told there and nowhere else."""
+
+_WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
+"""Where a model that is given as bytes has its weights in other files."""
 
 MAX_TEXT = 600
 CREATION = threading.Lock()
@@ -74,6 +78,7 @@ class Opened:
         cores: Cores this process may use.
         layouts: Ways to run it; the session was made for the first.
         version: The runtime's version.
+        before: What was put before the model; None if nothing was.
     """
 
     path: Path
@@ -82,6 +87,7 @@ class Opened:
     cores: int
     layouts: tuple[Layout, ...]
     version: str
+    before: Preprocessed | None = None
 
 
 def installed_packages() -> list[tuple[str, str]]:
@@ -160,12 +166,15 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
     wanted = providers.resolve(asked, runtime.get_available_providers())
     configured = {name: dict(own) for name, own in config.provider_options}
     providers.check_options(configured, wanted)
-    header = read_header(path)
+    before = None if config.preprocess is None else preprocessed(path, config.preprocess)
+    header = read_header(path) if before is None else header_of(before.content)
     is_dynamic = header is None or header.is_dynamic
     cores = usable_cores()
     on_gpu = bool(providers.ACCELERATED.intersection(wanted))
     layouts = providers.layouts(wanted, config, cores) or layouts_on_cores(cores, config)
     session_options = _session_options(runtime, config.spinning, layouts[0].threads, is_dynamic=is_dynamic)
+    if before is not None:
+        session_options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent.resolve()))
     if profile_prefix:
         session_options.enable_profiling = True
         session_options.profile_file_prefix = profile_prefix
@@ -174,7 +183,7 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
             runtime.preload_dlls(directory="")
         try:
             session = runtime.InferenceSession(
-                str(path),
+                str(path) if before is None else before.content,
                 session_options,
                 providers=list(wanted),
                 provider_options=[
@@ -192,7 +201,10 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
         log.warning("%s is installed but could not be started: %s runs on the CPU", missing[0], path)
         # Again, with threads for the CPU.
         return _open_session(path, replace(config, providers=("cpu",)), profile_prefix)
-    return Opened(path, session, header, cores, layouts, str(runtime.__version__))
+    if before is not None:
+        session._model_bytes = None  # noqa: SLF001  # the wrapper would hold the file's content for good
+        before = replace(before, content=b"")
+    return Opened(path, session, header, cores, layouts, str(runtime.__version__), before)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -20,6 +20,7 @@ image and text models are built for, then the rest."""
 MAX_ROW_ELEMENTS = 1 << 22
 """Longer free axes are not tried where they would make a row of an input larger than this (16 MiB of float32)."""
 REDRAWS = 20
+MOST_OF_PIXELS = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +193,7 @@ def _values(tensor: GraphTensor, settings: Settings, shape: Sequence[int], rando
     if datatype.kind == "float":
         values = random.random(shape) if settings.floats == "unit" else random.normal(size=shape)
         return np.asarray(values * (10 if settings.floats == "wide" else 1), dtype=datatype.dtype)
-    most = 1 if datatype.kind == "bool" else settings.most
+    most = 1 if datatype.kind == "bool" else MOST_OF_PIXELS if tensor.is_image else settings.most
     return np.asarray(random.integers(0, most + 1, shape), dtype=datatype.dtype)
 
 

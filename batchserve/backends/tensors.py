@@ -41,12 +41,14 @@ class GraphTensor:
         datatype: Element type.
         axes: A size, a name or None (free without a name) per axis; None if the model does not say the rank.
         kind: `input` or `output`, for messages.
+        is_image: True if its values are those of pixels, 0 to 255.
     """
 
     name: str
     datatype: DataType
     axes: Axes | None
     kind: str
+    is_image: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:

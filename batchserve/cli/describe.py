@@ -60,6 +60,8 @@ def describe_model(model: Model) -> list[str]:
     lines = [_headline(model.name, model.version)]
     lines += _tensors("inputs", model.signature.inputs)
     lines += _tensors("outputs", model.signature.outputs)
+    if done := model.session.facts.get("preprocess"):
+        lines.append(_line("prepared", _visible(done)))
     lines.append(_line("batching", _batching(model)))
     if model.signature.pad is not None:
         lines.append(_line("padding", f"to a multiple of {model.signature.pad.multiple}: {_padding_proof(model)}"))

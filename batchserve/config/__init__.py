@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batchserve.config.pad import PadConfig, show_padding
+from batchserve.config.preprocess import PreprocessConfig, show_preprocessing
 from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
 from batchserve.config.settings import ModelSettings, Settings
 
@@ -14,7 +15,9 @@ __all__ = [
     "ModelConfig",
     "ModelSettings",
     "PadConfig",
+    "PreprocessConfig",
     "ServerConfig",
     "Settings",
     "show_padding",
+    "show_preprocessing",
 ]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from batchserve.config.kinds import Kind, toml_string, with_word
 from batchserve.config.names import did_you_mean
+from batchserve.config.tables import show_table, table_from_text
 from batchserve.config.units import BadValueError
 
 __all__ = ["PadConfig", "padding", "show_padding"]
@@ -46,7 +46,7 @@ def padding() -> Kind:
         "table",
         'a table such as {axes = {input_ids = 1, attention_mask = 1}, mask = "attention_mask"}',
         _read,
-        _from_text,
+        table_from_text,
         show_padding,
     )
     return with_word(kind, "none")
@@ -102,15 +102,6 @@ def _axes(what: str, value: object) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _from_text(given: str) -> object:
-    import tomllib  # here, so that --help does not pay for it
-
-    try:
-        return tomllib.loads(f"value = {given}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
-        return given
-
-
 def show_padding(value: PadConfig) -> str:
     """Write the value of `pad` as an inline table of TOML."""
     parts = {"axes": _shown_axes(value.axes), "mask": toml_string(value.mask)}
@@ -119,23 +110,15 @@ def show_padding(value: PadConfig) -> str:
     if value.multiple != DEFAULT_MULTIPLE:
         parts["multiple"] = str(value.multiple)
     if value.values:
-        parts["values"] = _table({name: _shown(entry) for name, entry in value.values.items()})
-    return _table(parts)
+        parts["values"] = show_table({name: _shown(entry) for name, entry in value.values.items()})
+    return show_table(parts)
 
 
 def _shown_axes(axes: Axes) -> str:
-    return _table({name: str(of[0]) if len(of) == 1 else str(list(of)) for name, of in axes.items()})
+    return show_table({name: str(of[0]) if len(of) == 1 else str(list(of)) for name, of in axes.items()})
 
 
 def _shown(value: Value) -> str:
     return (
         toml_string(value) if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)
     )
-
-
-def _table(entries: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{_key(name)} = {shown}" for name, shown in entries.items()) + "}"
-
-
-def _key(name: str) -> str:
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else toml_string(name)

@@ -28,6 +28,7 @@ from batchserve.config.kinds import (
 )
 from batchserve.config.list_kinds import names, options, row_counts, version_policy, weights
 from batchserve.config.pad import PadConfig, padding
+from batchserve.config.preprocess import PreprocessConfig, preprocessing
 
 __all__ = ["MODEL_KEYS", "SERVER_KEYS", "DeclaredTensor", "Key", "ModelConfig", "ServerConfig"]
 
@@ -220,6 +221,11 @@ class ModelConfig:
         None,
         with_word(whole_number(1, _MOST), "none"),
         "With `pad`: most rows times length of one run of several requests.",
+    )
+    preprocess: PreprocessConfig | None = _key(  # noqa: RUF009  # as above
+        None,
+        preprocessing(),
+        "What is done to images inside the model, so that clients send bytes; needs the extra `onnx`.",
     )
     hint: str = _key(
         "auto",

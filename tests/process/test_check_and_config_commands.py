@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.command import PATIENCE_S, clean_environment, run_command
+from support.image_models import image_net
 from support.onnx_models import identity, save, zipmap
 from support.sequence_models import attention_encoder
 
@@ -72,6 +73,18 @@ def test_check_proposes_padding_where_names_make_it_plain_and_takes_its_own_prop
     )
     assert "8 tokens" in done.stdout
     assert "could share runs" not in done.stdout
+
+
+def test_check_and_show_tell_what_is_done_before_a_model(tmp_path: Path) -> None:
+    save(image_net(), tmp_path / "net.onnx")
+    wanted = 'models.net.preprocess={scale = 0.5, resize = "linear"}'
+    done = run_command("check", tmp_path, "--set", wanted)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^  inputs +image  UINT8 \[-1, -1, -1, 3\]$", done.stdout, re.MULTILINE), done.stdout
+    assert "  prepared  image: uint8 NHWC->NCHW, resized to 8 x 6 (linear), times 0.5\n" in done.stdout
+    shown = run_command("config", "show", tmp_path, "--set", wanted)
+    (line,) = re.findall(r"^preprocess = .*", shown.stdout, re.MULTILINE)
+    assert line.split("  #") == ['preprocess = {scale = 0.5, resize = "linear"}', f" from --set {wanted.split('=')[0]}"]
 
 
 def test_check_warns_of_fields_that_are_not_used(repository: Path) -> None:

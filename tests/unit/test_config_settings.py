@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from batchserve.config import DeclaredTensor, ModelConfig, PadConfig, ServerConfig, Settings, show_padding
+from batchserve.config import (
+    DeclaredTensor,
+    ModelConfig,
+    PadConfig,
+    PreprocessConfig,
+    ServerConfig,
+    Settings,
+    show_padding,
+    show_preprocessing,
+)
 from batchserve.errors import ConfigError
 
 
@@ -319,3 +328,26 @@ def test_shown_pad_is_read_back_with_names_that_need_quotes() -> None:
 def test_pad_that_can_do_nothing_is_warned_of(sets: list[str], part: str) -> None:
     (warning,) = Settings.load(sets=sets).resolve("a").warnings
     assert part in warning
+
+
+def test_preprocess_is_a_table_of_its_own_in_the_file(tmp_path: Path) -> None:
+    """One number may stand where there could be one for each channel."""
+    (tmp_path / "batchserve.toml").write_text(
+        '[models.a.preprocess]\nscale = 0.5\nmean = [1, 2.5]\nstd = 2\nresize = "linear"\n'
+    )
+    found = Settings.load(tmp_path / "batchserve.toml").model("a").preprocess
+    assert found == PreprocessConfig(scale=0.5, mean=(1.0, 2.5), std=(2.0,), resize="linear")
+
+
+def test_preprocess_in_a_models_own_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text('preprocess = {input = "pixels", layout = "NCHW"}\n')
+    found = Settings.load().model("a", tmp_path).preprocess
+    assert found == PreprocessConfig(input="pixels", layout="NCHW")
+
+
+@pytest.mark.parametrize(
+    "given", [PreprocessConfig(), PreprocessConfig('"x"', "NHWC", 1 / 255, (0.485, 0.456), (0.1, 3.0), "nearest")]
+)
+def test_shown_preprocess_is_read_back(given: PreprocessConfig) -> None:
+    shown = show_preprocessing(given)
+    assert Settings.load(sets=[f"models.a.preprocess={shown}"]).model("a").preprocess == given
