@@ -5,6 +5,7 @@
     ├── ModelLoadError                  a model cannot be served; its text is shown to clients
     │   └── ProviderUnavailable         an execution provider is not installed, or cannot be started
     ├── LoadError                       load could not be applied to a server, so there is nothing to report
+    ├── ConversionError                 another model cannot be made of a model, or not be compared with it
     ├── BackendError                    a run of a batch went wrong (becomes ExecutionFailed)
     │   ├── BadBackendOutput            the runtime's answer does not have the promised form
     │   ├── OutOfMemory                 there was no memory for a run; a smaller one may have it
@@ -49,6 +50,7 @@ __all__ = [
     "Cancelled",
     "ConfigError",
     "ConnectionLimit",
+    "ConversionError",
     "DeadlineExceeded",
     "Draining",
     "ExecutionFailed",
@@ -100,6 +102,10 @@ class ProviderUnavailable(ModelLoadError):
 
 class LoadError(BatchserveError):
     """Load could not be applied to a server: it is not there, or does not serve what it is asked for."""
+
+
+class ConversionError(BatchserveError):
+    """Another model cannot be made of a model, or the two cannot be compared. The text is for who gave the command."""
 
 
 class BackendError(BatchserveError):

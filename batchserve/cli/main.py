@@ -12,6 +12,7 @@ import batchserve
 from batchserve.cli.bench import bench
 from batchserve.cli.check import check
 from batchserve.cli.config import config
+from batchserve.cli.convert import convert
 from batchserve.cli.doctor import doctor
 from batchserve.cli.serve import serve
 from batchserve.cli.simulate import simulate
@@ -47,7 +48,7 @@ def commands() -> None:
     """Serve ONNX models over HTTP, with requests batched as they come."""
 
 
-for command in (serve, check, bench, simulate, config, doctor):
+for command in (serve, check, bench, simulate, convert, config, doctor):
     commands.add_command(command)
 
 

@@ -23,7 +23,8 @@ ALLOWED = {
     "telemetry": {"engine", "core"},
     "frontend": {"engine", "core"},
     "load": {"core"},
-    "cli": {"frontend", "engine", "backends", "telemetry", "load", "core"},
+    "conversion": {"core", "backends"},
+    "cli": {"frontend", "engine", "backends", "telemetry", "load", "conversion", "core"},
     "__main__": {"cli"},
 }
 
