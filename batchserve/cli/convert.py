@@ -12,10 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from batchserve.cli.bench_server import versions
 from batchserve.errors import BackendError, ConfigError, ConversionError, ModelLoadError
-from batchserve.load.svg import format_count, format_seconds
-from batchserve.load.table import text_table
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
@@ -98,6 +95,8 @@ def convert(model: Path, out: Path, force: bool, json_file: Path | None, **optio
         raise click.ClickException(str(error)) from error
     _print(report)
     if json_file is not None:
+        from batchserve.cli.bench_server import versions
+
         document = {
             "kind": "conversion",
             "command": " ".join(["batchserve", *sys.argv[1:]]),
@@ -233,6 +232,9 @@ def _warnings(
 
 
 def _print(report: Report) -> None:
+    from batchserve.load.svg import format_count, format_seconds
+    from batchserve.load.table import text_table
+
     before, after = report.original, report.converted
     click.echo(f"{before['file']} -> {after['file']}: {report.method}")
     share = after["size_bytes"] / before["size_bytes"]
