@@ -95,7 +95,7 @@ def simulate(
 
 def _scenario(options: dict[str, Any], models: list[str]) -> Scenario:
     """Make the traffic that the options describe, `--load` times as fast."""
-    from batchserve.load.arrivals import parse_arrivals
+    from batchserve.load.arrivals import Faster, parse_arrivals
     from batchserve.load.recording import read_streams
     from batchserve.load.scenario import Scenario, Stream, read_scenario
 
@@ -111,23 +111,9 @@ def _scenario(options: dict[str, Any], models: list[str]) -> Scenario:
         return read_scenario(options["scenario"]).with_(seed=options["seed"])
     if len(models) != 1:
         raise ConfigError(f"--arrivals is for one model, and there are {len(models)}; give a --scenario")
-    arrivals = _Faster(parse_arrivals(options["arrivals"]), options["load"])
+    arrivals = Faster(parse_arrivals(options["arrivals"]), options["load"])
     stream = Stream(models[0], models[0])
     return Scenario([stream], arrivals, duration_s=options["duration"], warmup_s=0.0, seed=options["seed"])
-
-
-@dataclass(frozen=True)
-class _Faster:
-    """Arrivals that are run through at another speed."""
-
-    arrivals: Any
-    speed: float
-
-    def expected(self, seconds: float) -> float:
-        return float(self.arrivals.expected(seconds * self.speed))
-
-    def draw(self, seconds: float, random: Any) -> Any:
-        return self.arrivals.draw(seconds * self.speed, random) / self.speed
 
 
 async def _load(settings: Settings, sources: list[ModelSource]) -> dict[str, _Loaded]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Curve", "Run", "by_elements", "changing", "line", "through", "warmed"]
+__all__ = ["Curve", "Run", "beside_others", "by_elements", "changing", "line", "through", "warmed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,14 +16,16 @@ class Run:
     """What decides how long a run takes.
 
     Attributes:
-        rows: Rows in the batch.
+        rows: Rows in the batch; a curve made of another one may ask that for a fraction.
         longest: Length that its rows are padded to; 0 if the model has no such axis.
         start_s: When it begins.
+        beside: Other runs of the model that are going on when it begins.
     """
 
-    rows: int
+    rows: float
     longest: int = 0
     start_s: float = 0.0
+    beside: int = 0
 
 
 Curve = Callable[[Run], float]
@@ -50,6 +52,24 @@ def through(points: Sequence[tuple[float, float]]) -> Curve:
         if run.rows > rows[-1]:
             return seconds[-1] + slope * (run.rows - rows[-1])
         return float(np.interp(run.rows, rows, seconds))
+
+    return curve
+
+
+def beside_others(alone: Curve, busy: Curve, slots: int) -> Curve:
+    """Go from one curve to another, evenly with the other runs that are going on.
+
+    Args:
+        alone: When there are none.
+        busy: When every slot has a run.
+        slots: How many there are; with one, every run is `busy`.
+    """
+    if slots == 1:
+        return busy
+
+    def curve(run: Run) -> float:
+        share = min(1.0, run.beside / (slots - 1))
+        return (1 - share) * alone(run) + share * busy(run)
 
     return curve
 

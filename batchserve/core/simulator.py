@@ -291,13 +291,14 @@ class _Simulation:
     def _start(self, side: _Side, batch: Batch) -> None:
         if batch.slot in side.busy:
             raise SimulationError(f"slot {batch.slot} was given a second batch at {self.now} s")
+        beside = len(side.busy)
         side.busy.add(batch.slot)
         member = side.member
         lengths = [_request(entry.ticket).length for entry in batch.entries]
         longest = batch.length or -(-max(lengths) // member.multiple) * member.multiple
         used = sum(entry.rows * max(1, length) for entry, length in zip(batch.entries, lengths, strict=True))
         begin_s = self.now + member.overhead_s
-        seconds = member.curve(Run(batch.rows, longest, begin_s)) * side.factor()
+        seconds = member.curve(Run(batch.rows, longest, begin_s, beside)) * side.factor()
         ok = not any(_request(entry.ticket).is_poisoned for entry in batch.entries)
         elements = batch.rows * max(1, longest)
         side.recorder.runs.append((begin_s, seconds, batch.rows, elements, used, ok, batch.reason == "isolate"))

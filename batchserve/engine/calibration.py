@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batchserve.backends.base import Session
     from batchserve.core.tensors import Array
 
-__all__ = ["Calibrated", "Measured", "calibrate", "choose"]
+__all__ = ["LENGTH", "ROW_S", "Calibrated", "Measured", "accepts", "calibrate", "choose", "saturate"]
 
 MIN_GAIN = 1.05
 """`auto` leaves one run on all cores only for so many times its rows per second. Streams gain 1.2 to 1.4 times in the
@@ -185,7 +185,7 @@ class _Loads:
     def __init__(self, session: Session, mask: int, max_rows: int, end_s: float) -> None:
         self._mask = mask
         has_lengths = session.batchability.is_batchable and any(-1 in spec.shape[1:] for spec in session.inputs)
-        self._length = LENGTH if has_lengths and _accepts(session, mask, LENGTH) else 0
+        self._length = LENGTH if has_lengths and accepts(session, mask, LENGTH) else 0
         self.inputs: dict[int, list[Array]] = {}
         self._seconds: dict[int, float] = {}
         self._add_useful(session, 1 if has_lengths else max_rows, end_s)
@@ -202,7 +202,7 @@ class _Loads:
         """
         lone_s = statistics.median(self._time(session, self.inputs[1]) for _ in range(LONE_RUNS))
         rows = self._saturated
-        runs_per_s = _saturate(session, self.inputs[rows], self._mask, rows, layout.instances, self._window_s)
+        runs_per_s = saturate(session, self.inputs[rows], self._mask, rows, layout.instances, self._window_s)
         return rows * runs_per_s, lone_s
 
     def _add_useful(self, session: Session, max_rows: int, end_s: float) -> None:
@@ -236,18 +236,33 @@ class _Loads:
         return time.perf_counter() - start_s
 
 
-def _accepts(session: Session, mask: int, length: int) -> bool:
+def accepts(session: Session, mask: int, length: int) -> bool:
+    """Say whether a model runs with its free axes, but for the batch, of this size. Blocks."""
     with contextlib.suppress(BackendError):
         session.run(session.sample(1, length), mask)
         return True
     return False
 
 
-def _saturate(session: Session, inputs: Sequence[Array], mask: int, rows: int, streams: int, window_s: float) -> float:
-    """Run the same inputs on so many threads for a while, as the engine does; return runs per second.
+def saturate(
+    session: Session, inputs: Sequence[Array], mask: int, rows: int, streams: int, window_s: float, row_s: float = ROW_S
+) -> float:
+    """Run the same inputs on so many threads for a while, as the engine does. Blocks.
 
     The calling thread plays the event loop: it hands the next run over and then works on the answers of the last one.
     Each stream's rate is taken over its own time, so that a run that ends late does not count as idleness of others.
+
+    Args:
+        session: Nothing else runs on it.
+        inputs: Of `rows` rows; they ran before.
+        mask: Outputs, as for `Session.run`.
+        rows: Rows of a run.
+        streams: Runs at once.
+        window_s: No run begins later than so many seconds after the first.
+        row_s: Seconds that the event loop works for each row.
+
+    Returns:
+        Runs in a second, of all streams together.
 
     Raises:
         BackendError: A run failed.
@@ -281,7 +296,7 @@ def _saturate(session: Session, inputs: Sequence[Array], mask: int, rows: int, s
         goes_on = problem is None and now_s - start_s < window_s
         inboxes[index].put(goes_on)
         running -= not goes_on
-        while time.perf_counter() - now_s < rows * ROW_S:
+        while time.perf_counter() - now_s < rows * row_s:
             pass
     for thread in threads:
         thread.join()

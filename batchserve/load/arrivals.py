@@ -25,7 +25,7 @@ from batchserve.errors import ConfigError
 if TYPE_CHECKING:
     from batchserve.core.tensors import Array
 
-__all__ = ["MOST_REQUESTS", "Arrivals", "Bursts", "Ramp", "Replay", "Steady", "Volleys", "parse_arrivals"]
+__all__ = ["MOST_REQUESTS", "Arrivals", "Bursts", "Faster", "Ramp", "Replay", "Steady", "Volleys", "parse_arrivals"]
 
 MOST_REQUESTS = 10_000_000
 """No schedule is longer: it is held in memory, 12 bytes a request."""
@@ -145,6 +145,22 @@ class Replay:
     def draw(self, seconds: float, random: np.random.Generator) -> Array:
         """Return the moments."""
         return self.times_s[: int(self.expected(seconds))] / self.speed
+
+
+@dataclass(frozen=True)
+class Faster:
+    """Arrivals that are run through at another speed: everything about them is so many times as quick."""
+
+    arrivals: Arrivals
+    speed: float
+
+    def expected(self, seconds: float) -> float:
+        """Return how many requests are due within a time."""
+        return self.arrivals.expected(seconds * self.speed)
+
+    def draw(self, seconds: float, random: np.random.Generator) -> Array:
+        """Draw the moments."""
+        return self.arrivals.draw(seconds * self.speed, random) / self.speed
 
 
 def _even(expected: float) -> Array:

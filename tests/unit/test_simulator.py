@@ -9,7 +9,7 @@ import pytest
 
 from batchserve.core.batch import Batch
 from batchserve.core.cost import CostModel
-from batchserve.core.curves import Curve, Run, by_elements, changing, line, through, warmed
+from batchserve.core.curves import Curve, Run, beside_others, by_elements, changing, line, through, warmed
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
 from batchserve.core.record import INVALID, Record
@@ -31,6 +31,15 @@ def same(one: Record, other: Record) -> bool:
 
 
 # --- time and outcomes --------------------------------------------------------------------------------------------
+
+
+def test_runs_beside_others_take_as_long_as_the_curve_says_for_so_many() -> None:
+    """Two slots: the first run is alone, the second one begins beside it; with one slot all are as when busy."""
+    curve = beside_others(line(0.004, 0.0), line(0.008, 0.0), 2)
+    twice = policy(curve, slots=2, max_batch_size=1)
+    [record] = simulate([Member(twice, curve, replay([0.0, 0.001, 0.1]), noise=0.0)])
+    assert record.latencies_s == pytest.approx([0.004, 0.008, 0.004])
+    assert beside_others(line(0.004, 0.0), line(0.008, 0.0), 1)(Run(1)) == 0.008
 
 
 def test_requests_that_do_not_meet_take_the_time_of_their_run() -> None:
