@@ -10,7 +10,7 @@ import click
 from batchserve.config.units import BadValueError, parse_duration
 from batchserve.errors import ConfigError, LoadError
 
-__all__ = ["bench"]
+__all__ = ["DURATION", "SPAN", "bench"]
 
 
 class _Duration(click.ParamType[float]):
@@ -65,6 +65,9 @@ class _Span(_Numbers):
         return self.fail(f"{value!r}: expected a whole number, or two such as 8-128", param, ctx)
 
 
+SPAN = _Span()
+
+
 @click.command(
     epilog="Without --rate, --arrivals, --connections, --target and --scenario a server is asked over 1, 8 and 64 "
     "connections in turns. docs/loadtest.md says how to read the figures."
@@ -89,8 +92,8 @@ class _Span(_Numbers):
 @click.option("--duration", type=DURATION, default="10s", show_default=True, help="Length of each run.")
 @click.option("--warmup", type=DURATION, default="1s", show_default=True, help="How much of that is not counted.")
 @click.option("--timeout", type=DURATION, default="30s", show_default=True, help="When a request has failed.")
-@click.option("--rows", type=_Span(), default="1", show_default=True, help="Rows of a request.")
-@click.option("--lengths", type=_Span(), default="1", show_default=True, help="Length of free dimensions.")
+@click.option("--rows", type=SPAN, default="1", show_default=True, help="Rows of a request.")
+@click.option("--lengths", type=SPAN, default="1", show_default=True, help="Length of free dimensions.")
 @click.option("--format", "form", type=click.Choice(("binary", "json")), default="binary", show_default=True)
 @click.option("--variants", type=click.IntRange(1, 1024), default=16, show_default=True, help="Different requests.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Compare answers with those given alone.")

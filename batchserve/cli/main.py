@@ -16,6 +16,7 @@ from batchserve.cli.convert import convert
 from batchserve.cli.doctor import doctor
 from batchserve.cli.serve import serve
 from batchserve.cli.simulate import simulate
+from batchserve.cli.tune import tune
 from batchserve.errors import ConfigError
 
 __all__ = ["commands", "main"]
@@ -48,7 +49,7 @@ def commands() -> None:
     """Serve ONNX models over HTTP, with requests batched as they come."""
 
 
-for command in (serve, check, bench, simulate, convert, config, doctor):
+for command in (serve, check, bench, tune, simulate, convert, config, doctor):
     commands.add_command(command)
 
 

@@ -24,7 +24,8 @@ ALLOWED = {
     "frontend": {"engine", "core"},
     "load": {"core"},
     "conversion": {"core", "backends"},
-    "cli": {"frontend", "engine", "backends", "telemetry", "load", "conversion", "core"},
+    "tuning": {"core", "engine", "load", "backends.base"},
+    "cli": {"frontend", "engine", "backends", "telemetry", "load", "conversion", "tuning", "core"},
     "__main__": {"cli"},
 }
 
@@ -79,6 +80,8 @@ def test_the_rule_can_fail() -> None:
     assert not is_allowed("errors", "core.batch")
     assert not is_allowed("load", "engine.scheduler")
     assert not is_allowed("frontend", "load.latencies")
+    assert not is_allowed("tuning", "backends.onnx")
+    assert not is_allowed("load", "tuning.curves")
     assert is_allowed("engine", "backends.base")
     assert is_allowed("engine", "errors")
 
