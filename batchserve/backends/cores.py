@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from batchserve.backends.base import Layout
-from batchserve.config import ModelConfig
+from batchserve.config import ModelConfig, show_cores
+from batchserve.errors import ModelLoadError
 
-__all__ = ["cgroup_quota", "layouts_on_cores", "threads_per_instance", "usable_cores"]
+__all__ = ["cgroup_quota", "cores_for", "layouts_on_cores", "threads_per_instance", "usable_cores"]
 
 PROC = Path("/proc/self")
 MOUNT = Path("/sys/fs/cgroup")
@@ -32,6 +33,26 @@ def usable_cores(proc: Path = PROC, mount: Path = MOUNT) -> int:
     return max(1, allowed if quota is None else min(allowed, int(quota)))
 
 
+def cores_for(config: ModelConfig) -> int:
+    """Count the cores that a model may keep busy: those of its `cpu_affinity`, or all that are usable.
+
+    Raises:
+        ModelLoadError: `cpu_affinity` names cores that this process may not use.
+    """
+    usable = usable_cores()
+    if not config.cpu_affinity:
+        return usable
+    if not hasattr(os, "sched_setaffinity"):
+        raise ModelLoadError("cpu_affinity needs a system that keeps threads on cores, which Linux does: leave it out")
+    allowed = os.sched_getaffinity(0)
+    if foreign := [core for core in config.cpu_affinity if core not in allowed]:
+        raise ModelLoadError(
+            f"cpu_affinity names the cores {show_cores(foreign)}, but this process may only use "
+            f"{show_cores(sorted(allowed))}: correct it, or give the process more (taskset, a container's cpuset)"
+        )
+    return min(usable, len(config.cpu_affinity))
+
+
 def threads_per_instance(cores: int, instances: int) -> int:
     """Share cores among instances that run at once; never 0, which would mean "every core, pinned" to the runtime."""
     return max(1, cores // max(1, instances))
@@ -42,11 +63,11 @@ def layouts_on_cores(cores: int, config: ModelConfig) -> tuple[Layout, ...]:
 
     Between one run on all cores and one run on each lies one in the middle, with about as many runs as threads. A
     number in the configuration leaves no choice. For throughput one core is left to the event loop where there are more
-    than two.
+    than two, and the configuration does not say which cores are for the model.
     """
     if config.instances is not None:
         return (Layout(config.instances, config.intra_op_threads or threads_per_instance(cores, config.instances)),)
-    if config.hint == "throughput" and cores > 2:
+    if config.hint == "throughput" and cores > 2 and not config.cpu_affinity:
         cores -= 1
     if config.intra_op_threads:
         most = max(1, cores // config.intra_op_threads)

@@ -22,7 +22,7 @@ from batchserve.backends.padding_proof import prove_padding
 from batchserve.backends.runtime import Opened, is_out_of_memory, open_session, plain_text, require_runtime
 from batchserve.backends.samples import draw
 from batchserve.backends.tensors import GraphTensor, declare, describe
-from batchserve.config import ModelConfig, PadConfig
+from batchserve.config import ModelConfig, PadConfig, show_cores
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 from batchserve.errors import BackendError, ModelLoadError, OutOfMemory
@@ -114,8 +114,8 @@ class OnnxSession:
         self._usual_bytes = 0.0
         self.providers: tuple[str, ...] = tuple(opened.session.get_providers())
         self._arenas = ARENAS.get(self.providers[0], "")
-        # A run on an accelerator waits for whoever else uses the device.
-        self.may_run_in_place = self.providers == ("CPUExecutionProvider",)
+        # A run on an accelerator waits for whoever else uses the device, and the event loop has no cores of its own.
+        self.may_run_in_place = self.providers == ("CPUExecutionProvider",) and not config.cpu_affinity
         began = time.perf_counter()
         self.pad = _padding(config, inputs, outputs)
         self._findings = findings or investigate(
@@ -238,7 +238,9 @@ class OnnxSession:
     def reopen(self, threads: int) -> OnnxSession:
         """Open the same file with other threads; see `Session.reopen`."""
         config = replace(self._config, instances=1, intra_op_threads=threads)
-        if self.may_run_in_place:  # on the CPU, be it by fallback: what is configured for others would be refused
+        if self.providers == (
+            "CPUExecutionProvider",
+        ):  # be it by fallback: what is configured for others would be refused
             config = replace(config, providers=("cpu",), device=None, provider_options=())
         opened = open_session(self._path, config)
         facts = {**self.facts, "intra_op_threads": str(threads)}
@@ -312,6 +314,8 @@ def _facts(opened: Opened, config: ModelConfig) -> dict[str, str]:
         "intra_op_threads": str(opened.layouts[0].threads),
         "spinning": config.spinning,
     }
+    if config.cpu_affinity:
+        facts["cpu_affinity"] = show_cores(config.cpu_affinity)
     if meta.producer_name:
         facts["producer"] = meta.producer_name
     if opened.before is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from batchserve.backends import providers
 from batchserve.backends.base import Layout
-from batchserve.backends.cores import layouts_on_cores, usable_cores
+from batchserve.backends.cores import cores_for, layouts_on_cores
 from batchserve.backends.header import Header, header_of, read_header
 from batchserve.backends.preprocess import Preprocessed, preprocessed
 from batchserve.config import ModelConfig
@@ -39,6 +39,7 @@ LOG_FATAL_ONLY = 4
 LOG_ERRORS = 3
 """The runtime's log level: a provider's library that cannot be loaded is told there and nowhere else."""
 
+_PLACES = "session.intra_op_thread_affinities"
 _WEIGHTS_FOLDER = "session.model_external_initializers_file_folder_path"
 """Where a model that is given as bytes has its weights in other files."""
 
@@ -169,10 +170,14 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
     before = None if config.preprocess is None else preprocessed(path, config.preprocess)
     header = read_header(path) if before is None else header_of(before.content)
     is_dynamic = header is None or header.is_dynamic
-    cores = usable_cores()
+    cores = cores_for(config)
     on_gpu = bool(providers.ACCELERATED.intersection(wanted))
     layouts = providers.layouts(wanted, config, cores) or layouts_on_cores(cores, config)
     session_options = _session_options(runtime, config.spinning, layouts[0].threads, is_dynamic=is_dynamic)
+    if config.cpu_affinity and layouts[0].threads > 1:
+        # For the threads that the session starts; the one that calls `run` is the caller's to place. Numbers from 1.
+        place = ",".join(str(core + 1) for core in config.cpu_affinity)
+        session_options.add_session_config_entry(_PLACES, ";".join([place] * (layouts[0].threads - 1)))
     if before is not None:
         session_options.add_session_config_entry(_WEIGHTS_FOLDER, str(path.parent.resolve()))
     if profile_prefix:

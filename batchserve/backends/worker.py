@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from batchserve.backends.cores import cores_for
 from batchserve.backends.lanes import Closed, Lane, receive, send
 from batchserve.errors import BackendError, ModelLoadError, OutOfMemory
 
@@ -33,6 +34,9 @@ def main(descriptor: int) -> None:
         factory, file, config = receive(control)
         try:
             _limit_memory(config.memory_limit_bytes)
+            cores_for(config)
+            if config.cpu_affinity:
+                os.sched_setaffinity(0, config.cpu_affinity)  # threads that begin from now on are kept there too
             session = _factory(factory).load(file, config)
         except ModelLoadError as error:
             send(control, ("failed", str(error)))

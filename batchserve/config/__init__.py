@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from batchserve.config.list_kinds import show_cores
 from batchserve.config.pad import PadConfig, show_padding
 from batchserve.config.preprocess import PreprocessConfig, show_preprocessing
 from batchserve.config.schema import MODEL_KEYS, SERVER_KEYS, DeclaredTensor, Key, ModelConfig, ServerConfig
@@ -18,6 +19,7 @@ __all__ = [
     "PreprocessConfig",
     "ServerConfig",
     "Settings",
+    "show_cores",
     "show_padding",
     "show_preprocessing",
 ]

@@ -10,9 +10,10 @@ from batchserve.config.kinds import Kind, read_weight, toml_string, weight_from_
 from batchserve.config.names import did_you_mean
 from batchserve.config.units import BadValueError
 
-__all__ = ["names", "options", "row_counts", "version_policy", "weights"]
+__all__ = ["core_numbers", "names", "options", "row_counts", "show_cores", "version_policy", "weights"]
 
 _MOST_ROWS = 1 << 20
+_MOST_CORES = 1 << 14
 
 
 def _listed(given: str) -> list[str]:
@@ -70,6 +71,48 @@ def row_counts() -> Kind:
 
 def _show_rows(rows: Sequence[int]) -> str:
     return "[" + ", ".join(map(str, rows)) + "]"
+
+
+def core_numbers() -> Kind:
+    """Processor cores by number, with ranges, or `none`; the field's value has each once, in the order given."""
+
+    def read(value: object) -> tuple[int, ...]:
+        if value == "none":
+            return ()
+        parts = value if isinstance(value, list) else value.split(",") if isinstance(value, str) else [value]
+        found: list[int] = []
+        for part in parts:
+            text = "" if isinstance(part, bool) else str(part)
+            match = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:-\s*([0-9]{1,5})\s*)?", text)
+            if match is None:
+                raise BadValueError(f"has {part!r} in it, which is no core and no range of cores")
+            first, last = int(match[1]), int(match[2] or match[1])
+            if last < first or last >= _MOST_CORES:
+                raise BadValueError(f"has {part!r} in it", f"cores count from 0 upwards, to {_MOST_CORES - 1} at most")
+            found += range(first, last + 1)
+        if not found:
+            raise BadValueError("names no core")
+        if len(set(found)) < len(found):
+            raise BadValueError("has a core twice")
+        return tuple(found)
+
+    def show(value: Sequence[int]) -> str:
+        return toml_string(show_cores(value) or "none")
+
+    return Kind(
+        "list of cores or none", 'numbers of cores such as "0-3,6", or none', read, lambda given: given.strip(), show
+    )
+
+
+def show_cores(cores: Sequence[int]) -> str:
+    """Write cores with ranges where they follow each other: `0-3,6`."""
+    ranges: list[list[int]] = []
+    for core in cores:
+        if ranges and core == ranges[-1][-1] + 1:
+            ranges[-1].append(core)
+        else:
+            ranges.append([core])
+    return ",".join(f"{one[0]}-{one[-1]}" if len(one) > 1 else str(one[0]) for one in ranges)
 
 
 def weights() -> Kind:

@@ -26,7 +26,7 @@ from batchserve.config.kinds import (
     whole_number,
     with_word,
 )
-from batchserve.config.list_kinds import names, options, row_counts, version_policy, weights
+from batchserve.config.list_kinds import core_numbers, names, options, row_counts, version_policy, weights
 from batchserve.config.pad import PadConfig, padding
 from batchserve.config.preprocess import PreprocessConfig, preprocessing
 
@@ -294,6 +294,11 @@ class ModelConfig:
     )
     intra_op_threads: int = _key(
         0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among the instances."
+    )
+    cpu_affinity: tuple[int, ...] = _key(
+        (),
+        core_numbers(),
+        "Cores that the model's runs are kept on; several instances share them out. `none` leaves that to the system.",
     )
     spinning: str = _key("off", choice("off", "short", "on"), "Whether threads of a run wait busily for the next.")
     version_policy: str = _key("latest", version_policy(), "Which versions are served.")

@@ -18,6 +18,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import Layout
+from batchserve.engine.affinity import pin, pinned, share_of
 from batchserve.errors import BackendError, ModelLoadError
 
 if TYPE_CHECKING:
@@ -108,7 +109,9 @@ def choose(hint: str, measured: Sequence[Measured]) -> Measured:
     return best if plain not in quick or best.rows_per_s >= plain.rows_per_s * MIN_GAIN else plain
 
 
-def calibrate(name: str, session: Session, hint: str, max_rows: int, budget_s: float) -> Calibrated:
+def calibrate(
+    name: str, session: Session, hint: str, max_rows: int, budget_s: float, cores: Sequence[int] = ()
+) -> Calibrated:
     """Measure a session's layouts against each other and open the model as the best one wants it. Blocks.
 
     Args:
@@ -117,6 +120,7 @@ def calibrate(name: str, session: Session, hint: str, max_rows: int, budget_s: f
         hint: The model's `hint`.
         max_rows: Largest size of a run.
         budget_s: The warm-up budget, a part of which may be used. With 0 the first layout stays.
+        cores: Where its instances will be kept; anywhere if there are none.
     """
     plain = session.layouts[0]
     if len(session.layouts) == 1 or budget_s <= 0:
@@ -126,7 +130,7 @@ def calibrate(name: str, session: Session, hint: str, max_rows: int, budget_s: f
     chosen = plain
     measured: tuple[Measured, ...] = ()
     try:
-        measured = _measure(session, sessions, max_rows, end_s)
+        measured = _measure(session, sessions, max_rows, end_s, cores)
         if measured:
             chosen = choose(hint, measured).layout
             logger.info("model %s: instances x threads = %s for hint %s: %s", name, chosen, hint, _figures(measured))
@@ -143,7 +147,9 @@ def calibrate(name: str, session: Session, hint: str, max_rows: int, budget_s: f
     return Calibrated(kept, chosen, measured)
 
 
-def _measure(session: Session, sessions: dict[int, Session], max_rows: int, end_s: float) -> tuple[Measured, ...]:
+def _measure(
+    session: Session, sessions: dict[int, Session], max_rows: int, end_s: float, cores: Sequence[int]
+) -> tuple[Measured, ...]:
     """Open what is missing in `sessions` and measure every layout; nothing if the time would not do.
 
     Raises:
@@ -151,7 +157,7 @@ def _measure(session: Session, sessions: dict[int, Session], max_rows: int, end_
         ModelLoadError: A session could not be opened.
     """
     mask = (1 << len(session.outputs)) - 1
-    loads = _Loads(session, mask, max_rows, end_s)
+    loads = _Loads(session, mask, max_rows, end_s, cores)
     for layout in session.layouts:
         if layout.threads not in sessions:
             start_s = time.monotonic()
@@ -182,13 +188,15 @@ class _Loads:
         round_s: Estimate of what measuring one layout takes.
     """
 
-    def __init__(self, session: Session, mask: int, max_rows: int, end_s: float) -> None:
+    def __init__(self, session: Session, mask: int, max_rows: int, end_s: float, cores: Sequence[int]) -> None:
         self._mask = mask
+        self._cores = cores
         has_lengths = session.batchability.is_batchable and any(-1 in spec.shape[1:] for spec in session.inputs)
         self._length = LENGTH if has_lengths and accepts(session, mask, LENGTH) else 0
         self.inputs: dict[int, list[Array]] = {}
         self._seconds: dict[int, float] = {}
-        self._add_useful(session, 1 if has_lengths else max_rows, end_s)
+        with pinned(cores):
+            self._add_useful(session, 1 if has_lengths else max_rows, end_s)
         self._saturated = 1 if has_lengths else max(self.inputs)
         seconds = self._seconds[self._saturated]
         self._window_s = max(SHORTEST_WINDOW_S, RUNS_PER_STREAM * seconds)
@@ -200,9 +208,12 @@ class _Loads:
         Raises:
             BackendError: A run failed.
         """
-        lone_s = statistics.median(self._time(session, self.inputs[1]) for _ in range(LONE_RUNS))
+        with pinned(share_of(self._cores, 0, layout.instances)):
+            lone_s = statistics.median(self._time(session, self.inputs[1]) for _ in range(LONE_RUNS))
         rows = self._saturated
-        runs_per_s = saturate(session, self.inputs[rows], self._mask, rows, layout.instances, self._window_s)
+        runs_per_s = saturate(
+            session, self.inputs[rows], self._mask, rows, layout.instances, self._window_s, cores=self._cores
+        )
         return rows * runs_per_s, lone_s
 
     def _add_useful(self, session: Session, max_rows: int, end_s: float) -> None:
@@ -245,7 +256,14 @@ def accepts(session: Session, mask: int, length: int) -> bool:
 
 
 def saturate(
-    session: Session, inputs: Sequence[Array], mask: int, rows: int, streams: int, window_s: float, row_s: float = ROW_S
+    session: Session,
+    inputs: Sequence[Array],
+    mask: int,
+    rows: int,
+    streams: int,
+    window_s: float,
+    row_s: float = ROW_S,
+    cores: Sequence[int] = (),
 ) -> float:
     """Run the same inputs on so many threads for a while, as the engine does. Blocks.
 
@@ -260,6 +278,7 @@ def saturate(
         streams: Runs at once.
         window_s: No run begins later than so many seconds after the first.
         row_s: Seconds that the event loop works for each row.
+        cores: Where the streams are kept, shared out; anywhere if there are none.
 
     Returns:
         Runs in a second, of all streams together.
@@ -271,6 +290,7 @@ def saturate(
     inboxes = [SimpleQueue[bool]() for _ in range(streams)]
 
     def work(index: int) -> None:
+        pin(share_of(cores, index, streams))
         error = None
         while inboxes[index].get() and error is None:
             try:

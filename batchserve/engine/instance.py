@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 from batchserve.core.batch import Batch, gather, join_parts, scatter
+from batchserve.engine.affinity import pin
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
@@ -54,6 +55,7 @@ class Instance:
         is_batching: Whether axis 0 of every tensor is the batch.
         loop: Where `on_done` is called.
         on_done: Takes the batch and how it went.
+        cores: Where the thread is kept; anywhere if there are none.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Instance:
         is_batching: bool,
         loop: asyncio.AbstractEventLoop,
         on_done: Callable[[Batch, Execution], None],
+        cores: Sequence[int] = (),
     ) -> None:
         self._session: Session | CountedRuns = session
         self._is_batching = is_batching
         self._loop = loop
         self._on_done = on_done
+        self._cores = cores
         self._inbox: SimpleQueue[Batch | None] = SimpleQueue()
         # A daemon, because a run that hangs must not keep the process from stopping at the second signal.
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -96,6 +100,7 @@ class Instance:
         self._thread.join()
 
     def _work(self) -> None:
+        pin(self._cores)
         while (batch := self._inbox.get()) is not None:
             execution = self.execute(batch)
             try:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from batchserve.engine.affinity import pinned, share_of
 from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.devices import Devices
 from batchserve.engine.limits import max_rows_of
@@ -80,14 +81,16 @@ def _prepare(
                 session.batchability.why,
             )
         end_s = time.monotonic() + config.warmup_budget_s
-        calibrated = calibrate(file.name, session, config.hint, max_rows, config.warmup_budget_s)
+        cores = config.cpu_affinity
+        calibrated = calibrate(file.name, session, config.hint, max_rows, config.warmup_budget_s, cores)
         session = calibrated.session
         # Whatever the comparison took, one row is always run.
         budget_s = max(end_s - time.monotonic(), 1e-9) if config.warmup_budget_s else 0.0
         kept = None if profiles is None else profiles.place(file, config, session)
         profile = None if kept is None else kept.read()
         warm = warm_up if session.pad is None else warm_up_lengths
-        return calibrated, warm(file.name, session, max(1, max_rows), budget_s, profile), kept
+        with pinned(share_of(cores, 0, calibrated.layout.instances)):
+            return calibrated, warm(file.name, session, max(1, max_rows), budget_s, profile), kept
     except BaseException:
         session.close()
         raise

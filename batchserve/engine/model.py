@@ -118,6 +118,7 @@ class Model:
             loop=asyncio.get_running_loop(),
             on_batch=self._batch_ended,
             on_ended=self._requests_ended,
+            cores=config.cpu_affinity,
         )
         group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
         session.serve()

@@ -32,7 +32,7 @@ MOST_POINTS = 200
 LARGEST_ROWS = 1 << 30
 LONGEST_RUN_S = 3600.0
 
-_FACTS = ("runtime", "cores", "intra_op_threads", "spinning", "preprocess")
+_FACTS = ("runtime", "cores", "cpu_affinity", "intra_op_threads", "spinning", "preprocess")
 
 logger = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from batchserve.core.request import Phases, Request, Response
 from batchserve.core.ticket import Outcome, Ticket
+from batchserve.engine.affinity import share_of
 from batchserve.engine.events import BatchEnded, RequestsEnded, TracedRequest
 from batchserve.engine.instance import Execution, Instance
 from batchserve.engine.placement import Placement
@@ -49,6 +50,7 @@ class Scheduler:
         loop: The event loop.
         on_batch: Hears of each execution.
         on_ended: Hears of requests that ended without an answer.
+        cores: Where its instances' threads are kept, shared out; anywhere if there are none.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Scheduler:
         loop: asyncio.AbstractEventLoop,
         on_batch: Callable[[BatchEnded], None],
         on_ended: Callable[[RequestsEnded], None],
+        cores: Sequence[int] = (),
     ) -> None:
         self.policy = policy
         self._name = name
@@ -82,6 +85,7 @@ class Scheduler:
                 is_batching=policy.limits.max_batch_size > 0,
                 loop=loop,
                 on_done=self._batch_done,
+                cores=share_of(cores, index, policy.limits.slots),
             )
             for index in range(policy.limits.slots)
         ]

@@ -237,7 +237,7 @@ def test_options_of_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return real(path, options, **arguments)
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", record)
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 6)
+    monkeypatch.setattr("batchserve.backends.cores.usable_cores", lambda: 6)
     path = models.save(models.mlp(), tmp_path / "model.onnx")
     OnnxBackend().load(ModelFile("m", 1, path), ModelConfig(instances=2)).close()
     options = seen["options"]
@@ -336,7 +336,7 @@ def test_provider_that_does_not_start(tmp_path: Path, monkeypatch: pytest.Monkey
     assert preloaded == [{"directory": ""}]
 
     monkeypatch.setattr("batchserve.backends.providers.cuda_devices", lambda: 1)
-    monkeypatch.setattr(runtime, "usable_cores", lambda: 5)
+    monkeypatch.setattr("batchserve.backends.cores.usable_cores", lambda: 5)
     session = OnnxBackend().load(ModelFile("m", 1, tmp_path / "model.onnx"), ModelConfig(providers=("auto",)))
     assert session.providers == ("CPUExecutionProvider",)
     assert session.facts["intra_op_threads"] == "5"

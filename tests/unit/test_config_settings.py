@@ -351,3 +351,18 @@ def test_preprocess_in_a_models_own_folder(tmp_path: Path) -> None:
 def test_shown_preprocess_is_read_back(given: PreprocessConfig) -> None:
     shown = show_preprocessing(given)
     assert Settings.load(sets=[f"models.a.preprocess={shown}"]).model("a").preprocess == given
+
+
+@pytest.mark.parametrize(
+    ("given", "cores"),
+    [("0-3,6", (0, 1, 2, 3, 6)), ("4, 2 - 3", (4, 2, 3)), ("5", (5,)), ("none", ()), ("0-1,4-5", (0, 1, 4, 5))],
+)
+def test_cores_are_read_from_text_and_written_back(given: str, cores: tuple[int, ...]) -> None:
+    assert Settings.load(sets=[f"models.a.cpu_affinity={given}"]).model("a").cpu_affinity == cores
+
+
+def test_cores_are_a_list_or_one_number_in_the_file(tmp_path: Path) -> None:
+    (tmp_path / "batchserve.toml").write_text("defaults.cpu_affinity = 3\nmodels.a.cpu_affinity = [0, '2-3']\n")
+    settings = Settings.load(tmp_path / "batchserve.toml")
+    assert settings.model("a").cpu_affinity == (0, 2, 3)
+    assert settings.model("b").cpu_affinity == (3,)

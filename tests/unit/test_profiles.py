@@ -117,6 +117,7 @@ def test_place_depends_on_all_that_costs_depend_on(tmp_path: Path) -> None:
         path(intra_op_threads="1"),
         path(spinning="on"),
         path(preprocess="image: uint8"),
+        path(cpu_affinity="0-1"),
         path(config=ModelConfig(instances=2)),
         path(config=ModelConfig(device="cuda:1")),
     ]
