@@ -172,7 +172,7 @@ def scatter(batch: Batch, outputs: Sequence[Array], *, is_batching: bool) -> Non
         _scatter_padded(batch, outputs, batch.pad)
         return
     entries, computed = batch.entries, batch.output_mask
-    if not is_batching:
+    if len(entries) == 1:  # a run without a batch axis has one entry, too
         entries[0].outputs = tuple(outputs)
         return
     if len(outputs) == 1 and len(entries) == batch.rows:  # one row each: by far the most frequent, in half the time

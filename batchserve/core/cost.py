@@ -6,7 +6,6 @@ import math
 from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
 
 __all__ = ["CostModel", "size_class", "size_start", "size_starts"]
 
@@ -24,15 +23,6 @@ _SLOWER, _FASTER = 1.3, 0.75
 """Three runs in a row beyond one of these mean that the model, or the machine, has changed."""
 
 _MIN_S = 1e-9
-
-
-class _Surprise(NamedTuple):
-    """One run as the sudden-change rule remembers it."""
-
-    ratio: float
-    number: int
-    rows: int
-    run_s: float
 
 
 def size_class(rows: int) -> int:
@@ -85,25 +75,28 @@ class CostModel:
         self.overhead_s = 0.0
         self.version = 0
         self._has_overhead = False
-        self._classes: dict[int, tuple[float, float]] = {}
+        # Classes that were seen, ascending; by the same index their mean rows, mean seconds, and the running maximum.
+        self._numbers: list[int] = []
         self._rows: list[float] = []
+        self._means_s: list[float] = []
         self._seconds: list[float] = []
-        self._is_stale = False
+        self._places: dict[int, int] = {}  # index by class
         self._prior = (horizon_s / 40, horizon_s / 400)
-        self._surprises: deque[_Surprise] = deque(maxlen=3)
+        self._runs: deque[tuple[float, int, int, float]] = deque(
+            maxlen=3
+        )  # ratio to the estimate, class, rows, seconds
         for rows, seconds in sorted(points):
             self._move(size_class(max(1, round(rows))), rows, seconds)
 
     @property
     def points(self) -> tuple[tuple[float, float], ...]:
         """Mean rows and mean seconds of each class seen, ascending in rows, with the running maximum applied."""
-        self._refresh()
         return tuple(zip(self._rows, self._seconds, strict=True))
 
     @property
     def is_empty(self) -> bool:
         """True if no run was seen."""
-        return not self._classes
+        return not self._rows
 
     # --- learning -------------------------------------------------------------------------------------------------
 
@@ -115,36 +108,54 @@ class CostModel:
             run_s: Seconds of the run itself.
             overhead_s: Seconds its batch took on the way there and back; 0 for a run in place.
         """
-        number = size_class(rows)
-        if self._classes:
+        number, ratio = size_class(rows), 1.0
+        if self._rows:
             expected_s = self.run(rows)
+            ratio = run_s / expected_s
             self._follow((run_s + overhead_s) / (expected_s + self.overhead_s))
-            self._surprises.append(_Surprise(run_s / expected_s, number, rows, run_s))
+            self._runs.append((ratio, number, rows, run_s))
         # Runs in place pull it down: what counts is what batches spend, not what a hand-over would cost.
         self.overhead_s += (_OVERHEAD_WEIGHT if self._has_overhead else 1.0) * (overhead_s - self.overhead_s)
         self._has_overhead = True
         self._move(number, rows, run_s)
-        if len(self._surprises) == 3:
+        if ratio > _SLOWER or ratio < _FASTER:
             self._follow_change()
 
     def mirror(self, other: CostModel, scale: float) -> None:
-        """Become another curve whose rows count `scale` times as much, such as one by tokens at some length."""
-        other._refresh()
-        self.q, self.overhead_s = other.q, other.overhead_s
+        """Become another curve whose rows count `scale` times as much, such as one by tokens at some length.
+
+        It learns by being made anew, not from runs of its own.
+        """
+        self.q, self.overhead_s, self._prior = other.q, other.overhead_s, other._prior
         self._rows = [rows * scale for rows in other._rows]
         self._seconds = list(other._seconds)
-        self._classes = dict(enumerate(zip(self._rows, self._seconds, strict=True)))
-        self._prior = (other._prior[0], other._prior[1])
-        self._is_stale = False
         self.version += 1
 
     def _move(self, number: int, rows: float, seconds: float) -> None:
-        known = self._classes.get(number)
-        if known is None:
-            self._classes[number] = (float(rows), seconds)
+        """Move a class towards a run, or begin one with it."""
+        at = self._places.get(number)
+        if at is None:
+            at = bisect_left(self._numbers, number)
+            self._numbers.insert(at, number)
+            self._rows.insert(at, float(rows))
+            self._means_s.insert(at, seconds)
+            self._seconds.insert(at, 0.0)
+            self._places = {number: place for place, number in enumerate(self._numbers)}
         else:
-            self._classes[number] = (known[0] + _WEIGHT * (rows - known[0]), known[1] + _WEIGHT * (seconds - known[1]))
-        self._is_stale = True
+            self._rows[at] += _WEIGHT * (rows - self._rows[at])
+            self._means_s[at] += _WEIGHT * (seconds - self._means_s[at])
+        self._raise_from(at)
+
+    def _raise_from(self, first: int) -> None:
+        """Bring the running maximum up to date, from one class on: noise must not make more rows cheaper."""
+        means_s, seconds = self._means_s, self._seconds
+        highest_s = seconds[first - 1] if first else _MIN_S
+        for at in range(first, len(means_s)):
+            if means_s[at] > highest_s:
+                highest_s = means_s[at]
+            if at > first and seconds[at] == highest_s:
+                break  # what comes next stands on what has not changed
+            seconds[at] = highest_s
         self.version += 1
 
     def _follow(self, ratio: float) -> None:
@@ -156,29 +167,29 @@ class CostModel:
 
     def _follow_change(self) -> None:
         """Jump instead of creeping when three runs in a row say that everything is slower, or faster."""
-        runs = self._surprises
-        if not (all(run.ratio > _SLOWER for run in runs) or all(run.ratio < _FASTER for run in runs)):
+        ratios = [run[0] for run in self._runs]
+        if len(ratios) < 3 or not (min(ratios) > _SLOWER or max(ratios) < _FASTER):
             return
-        if len(self._classes) > 1 and len({run.number for run in runs}) == 1:
-            last = runs[-1]
-            self._classes[last.number] = (float(last.rows), last.run_s)
+        numbers = {run[1] for run in self._runs}
+        if len(self._rows) > 1 and len(numbers) == 1:
+            _, number, rows, run_s = self._runs[-1]
+            at = self._places[number]
+            self._rows[at], self._means_s[at] = float(rows), run_s
         else:
             # The ratios are those of before each run; the classes have crept along since, which is little.
-            factor = math.prod(run.ratio for run in runs) ** (1 / 3)
-            moved = {run.number for run in runs}
-            for number, (rows, seconds) in self._classes.items():
-                crept = 1 + _WEIGHT * (factor - 1) if number in moved else 1.0
-                self._classes[number] = (rows, seconds * factor / crept)
-        runs.clear()
-        self._is_stale = True
-        self.version += 1
+            factor = math.prod(ratios) ** (1 / 3)
+            for at, number in enumerate(self._numbers):
+                self._means_s[at] *= factor / (1 + _WEIGHT * (factor - 1) if number in numbers else 1.0)
+        self._runs.clear()
+        self._seconds = [0.0] * len(self._means_s)
+        self._raise_from(0)
 
     # --- asking ---------------------------------------------------------------------------------------------------
 
     def recent(self, rows: int) -> float:
         """Return the mean run of the size class alone if it was seen, else the estimate; cheaper than `run`."""
-        known = self._classes.get(size_class(rows))
-        return self.run(rows) if known is None else known[1]
+        at = self._places.get(size_class(rows))
+        return self.run(rows) if at is None else self._means_s[at]
 
     def mean(self, rows: float) -> float:
         """Estimate the seconds that a batch of `rows` rows takes, from hand-over until its outputs are ready."""
@@ -190,8 +201,6 @@ class CostModel:
 
     def run(self, rows: float) -> float:
         """Estimate the seconds of the run itself, without the hand-over."""
-        if self._is_stale:
-            self._refresh()
         xs, ys = self._rows, self._seconds
         if not xs:
             return self._prior[0] + rows * self._prior[1]
@@ -232,22 +241,10 @@ class CostModel:
 
         Rows per second rise or fall steadily between two of them, so a best size is among them.
         """
-        self._refresh()
         near = {1, most}
         for rows in self._rows:
             near.update(size for size in (int(rows), math.ceil(rows)) if 1 <= size <= most)
         return sorted(near)
-
-    def _refresh(self) -> None:
-        if not self._is_stale:
-            return
-        self._is_stale = False
-        self._rows, self._seconds = [], []
-        highest = _MIN_S
-        for rows, seconds in sorted(self._classes.values()):
-            highest = max(highest, seconds)  # the running maximum: noise must not make more rows cheaper
-            self._rows.append(rows)
-            self._seconds.append(highest)
 
     def _slope_beyond(self) -> float:
         xs, ys = self._rows, self._seconds

@@ -66,7 +66,7 @@ def select(
 def whole_steps(rows: int, shape: ShapeQueue, limits: Limits, cost: CostModel, need: int, now: float) -> int:
     """Round a size down to a preferred one, if that makes nobody late (batching.md section 7.4)."""
     preferred = limits.preferred_batch_sizes
-    if not preferred or rows in preferred:
+    if rows in preferred:
         return rows
     smaller = max((size for size in preferred if size < rows), default=0)
     if smaller < max(1, need):

@@ -81,7 +81,7 @@ class Holder:
         if self._queue.has_other(shape):
             return False  # there is something else to run
         cost = self._cost_of(shape)
-        until_s = shape.head.ticket.deadline_s - cost.hi(rows + 1)
+        wait_s: float | None = None
         if not self._protects_deadline(cost, rate, parallel, target_s, now):
             if self._slots.idle > 1 or shape.gaps.seen < MIN_GAPS:
                 return False
@@ -91,6 +91,8 @@ class Holder:
                 return False
             if shape.held_since_s is None:
                 shape.hold_end_s = now + free_s + cost.mean(1) - cost.mean(rows + 1)
+        until_s = shape.head.ticket.deadline_s - cost.hi(rows + 1)
+        if wait_s is not None:
             until_s = min(until_s, now + wait_s, shape.hold_end_s)
         if until_s - now <= MIN_HOLD_S:
             return False

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
+_COMPLETED = Outcome.COMPLETED  # an Enum's members are slow to look up
+
 
 class Ledger:
     """Ends tickets and counts them.
@@ -57,19 +59,25 @@ class Ledger:
                 if self._fair is not None:
                     self._fair.leave(ticket)
 
-    def complete(self, entry: Entry, now: float, ended: list[Ticket]) -> None:
-        """Note that an entry has its outputs; the last one of a request completes it."""
-        ticket = entry.ticket
-        ticket.pending -= 1
-        if ticket.fault:
-            self.fail((entry,), ended, ticket.fault)
-        elif ticket.outcome is None and ticket.pending == 0:
-            self._end(ticket, Outcome.COMPLETED)
-            counters = self.counters
-            counters.completed += 1
-            counters.rows += ticket.request.rows
-            counters.late += now > ticket.deadline_s
-            ended.append(ticket)
+    def complete(self, entries: Iterable[Entry], now: float, ended: list[Ticket]) -> None:
+        """Note that entries have their outputs; the last one of a request completes it."""
+        completed = rows = late = 0
+        for entry in entries:
+            ticket = entry.ticket
+            ticket.pending -= 1
+            if ticket.fault:
+                self.fail((entry,), ended, ticket.fault)
+            elif ticket.outcome is None and ticket.pending == 0:
+                ticket.outcome = _COMPLETED
+                completed += 1
+                rows += ticket.request.rows
+                late += now > ticket.deadline_s
+                ended.append(ticket)
+        self.running -= completed
+        counters = self.counters
+        counters.completed += completed
+        counters.rows += rows
+        counters.late += late
 
     def fail(self, entries: Iterable[Entry], ended: list[Ticket], why: str = "") -> None:
         """End the requests of entries that the model failed on."""
@@ -108,7 +116,7 @@ class Ledger:
         return DeadlineExceeded(f"model '{self._name}': the request's timeout of {timeout_s * 1e3:g} ms {what}")
 
     def _end(self, ticket: Ticket, outcome: Outcome, error: RequestError | None = None) -> None:
-        """Give a ticket its one outcome and take its waiting entries out of the queue."""
+        """End a ticket without an answer of its own, and take its waiting entries out of the queue."""
         assert ticket.outcome is None, f"ended twice: {ticket.outcome} and {outcome}"
         ticket.outcome = outcome
         ticket.error = error
@@ -118,7 +126,6 @@ class Ledger:
             self.queued -= 1
             if self._fair is not None:
                 self._fair.leave(ticket)
-        if outcome is not Outcome.COMPLETED:
-            for entry in ticket.entries:
-                if entry.state is EntryState.QUEUED:
-                    self._queue.remove(entry)
+        for entry in ticket.entries:
+            if entry.state is EntryState.QUEUED:
+                self._queue.remove(entry)

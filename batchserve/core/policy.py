@@ -184,7 +184,7 @@ class Policy:
         ticket = Ticket(request, now, request.arrival_s + timeout_s, level)
         if self.queue.entries or not self.slots.can_start:  # an idle slot never refuses
             check_room(self, shape, ticket, now)
-        if not self.is_backlogged:
+        if not (self.queue.entries or self._retries):
             self.device.wake(self)
         self._enqueue(ticket, shape)
         return ticket
@@ -237,8 +237,7 @@ class Policy:
                     self._costs.observe(batch.entries[0].ticket.request.key, batch.rows, took_s, overhead_s)
                 if self.fair is not None:
                     self.fair.settle(batch, took_s + overhead_s)
-            for entry in batch.entries:
-                self._ledger.complete(entry, now, ended)
+            self._ledger.complete(batch.entries, now, ended)
             return ended
         counters.failed_executions += 1
         alive = [entry for entry in batch.entries if entry.ticket.outcome is None]
@@ -295,9 +294,11 @@ class Policy:
         if self.sizing.is_due(now):
             self.parallel = self.device.slots_of(self, now)
             self.sizing.refresh(self.arrivals.per_second(now), self.parallel, self.limits.horizon_s, now)
-        decision.stuck = self.slots.give_up(now)
-        for batch in decision.stuck:
-            self._ledger.fail(batch.entries, decision.ended, "its run did not come back in time")
+        stuck_at_s = self.slots.stuck_at_s
+        if stuck_at_s is not None and now >= stuck_at_s:
+            decision.stuck = self.slots.give_up(now)
+            for batch in decision.stuck:
+                self._ledger.fail(batch.entries, decision.ended, "its run did not come back in time")
         if self._drain_until_s is not None and now >= self._drain_until_s:
             retries = [entry for half in self._retries for entry in half]
             self._retries.clear()
@@ -312,7 +313,7 @@ class Policy:
         Returns:
             False if nothing started: nothing waits any more, or what waits is held.
         """
-        if again := self._next_retry(now, decision.ended):
+        if self._retries and (again := self._next_retry(now, decision.ended)):
             self._start(again, "isolate", decision, now)
             return True
         may_hold = not self.is_draining and not self._is_unmeasured()
@@ -373,7 +374,7 @@ class Policy:
         ticket.pending = len(ticket.entries)
         self._numbers += ticket.pending
         for entry in ticket.entries:
-            self.queue.push(entry, ticket.tag)
+            self.queue.push(entry, ticket.tag, shape)
         self._ledger.admit()
 
     def _is_unmeasured(self) -> bool:
@@ -399,10 +400,11 @@ class Policy:
         if rows < min(shape.rows, useful):
             reason = "deadline"  # more wait, but with them it would be too late for the head
         cost = self.backlog.cost_of(shape)
-        size = forming.whole_steps(rows, shape, self.limits, cost, self.sizing.need, now)
-        entries = self.queue.take(shape, size)
-        taken = sum(entry.rows for entry in entries)
-        if reason != "deadline" and (taken >= useful or shape.rows):
+        if self.limits.preferred_batch_sizes:
+            rows = forming.whole_steps(rows, shape, self.limits, cost, self.sizing.need, now)
+        before = shape.rows
+        entries = self.queue.take(shape, rows)
+        if reason != "deadline" and (before - shape.rows >= useful or shape.rows):
             reason = "full"
         batch = self._start(entries, reason, decision, now, cost)
         self._end_hold(shape, batch, now)

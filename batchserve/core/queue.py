@@ -165,16 +165,17 @@ class Queue:
         self._ticks = 0
         self._forget_at = _KEPT_SHAPES
 
-    def push(self, entry: Entry, tag: float | None = None) -> None:
+    def push(self, entry: Entry, tag: float | None = None, shape: ShapeQueue | None = None) -> None:
         """Add a new entry. Amortised O(log queue).
 
         Args:
             entry: Not in any queue yet.
             tag: What stands in the place of its deadline in the order, with fairness between clients.
+            shape: Its shape's queue, if the caller has looked that up.
         """
         ticket = entry.ticket
         request = ticket.request
-        shape = self._shapes.get(request.key) or self.shape(request.key)
+        shape = shape or self.shape(request.key)
         lane = shape.lanes[ticket.level - 1]
         heapq.heappush(lane.heap, (ticket.deadline_s if tag is None else tag, entry.number, entry))
         if tag is not None:
@@ -199,7 +200,7 @@ class Queue:
         """Take a queued entry out, wherever it stands. Amortised O(log queue)."""
         lane = self._shapes[entry.ticket.request.key].lanes[entry.ticket.level - 1]
         was_head = lane.heap[0][2] is entry
-        self._leave(entry, lane, EntryState.GONE)
+        self._leave((entry,), lane, EntryState.GONE)
         lane.dead += 1
         lane.clean()
         lane.shape.forget_dead()
@@ -213,20 +214,33 @@ class Queue:
         """
         taken: list[Entry] = []
         left, passed = max_rows, 0
+        takes_all = shape.rows <= max_rows
         for lane in shape.lanes:
-            heap, over = lane.heap, []
+            heap = lane.heap
+            if not heap:
+                continue
+            if takes_all:  # putting the heap in order is cheaper than taking it apart
+                heap.sort()
+                found = [item[2] for item in heap if item[2].state is _QUEUED]
+                heap.clear()
+                lane.dead = 0
+                self._leave(found, lane, EntryState.TAKEN)
+                taken += found
+                continue
+            found, over = [], []
             while heap and left > 0 and passed <= MAX_PASSED_OVER:
                 item = heapq.heappop(heap)
                 entry = item[2]
                 if entry.state is not _QUEUED:
                     lane.dead -= 1
-                elif entry.rows <= left or not taken:
+                elif entry.rows <= left or left == max_rows:
                     left -= entry.rows
-                    taken.append(entry)
-                    self._leave(entry, lane, EntryState.TAKEN)
+                    found.append(entry)
                 else:
                     passed += 1
                     over.append(item)
+            self._leave(found, lane, EntryState.TAKEN)
+            taken += found
             for item in over:
                 heapq.heappush(heap, item)
             lane.clean()
@@ -255,8 +269,7 @@ class Queue:
     def pick(self, shape: ShapeQueue, entries: Sequence[Entry]) -> None:
         """Take entries of one shape and level out that were just peeked at; the others stay as they are."""
         lane = shape.lanes[entries[0].ticket.level - 1]
-        for entry in entries:
-            self._leave(entry, lane, EntryState.TAKEN)
+        self._leave(entries, lane, EntryState.TAKEN)
         kept, left, seen = [], len(entries), 0
         for item in lane.heap:
             seen += 1
@@ -286,6 +299,8 @@ class Queue:
 
     def next_deadline(self) -> tuple[float, Entry] | None:
         """Return the earliest deadline of all that wait, and whose it is. Amortised O(log shapes)."""
+        if not self.entries:
+            return None
         if self._is_fair:
             deadlines = self._deadlines
             while deadlines and deadlines[0][2].state is not _QUEUED:
@@ -352,19 +367,26 @@ class Queue:
         self._shapes = {key: shape for key, shape in self._shapes.items() if shape.rows}
         self._forget_at = 2 * len(self._shapes) + _KEPT_SHAPES
 
-    def _leave(self, entry: Entry, lane: _Lane, state: EntryState) -> None:
-        entry.state = state
+    def _leave(self, entries: Sequence[Entry], lane: _Lane, state: EntryState) -> None:
+        """Count entries of one lane out, and say where they are now."""
+        rows = tokens = size_bytes = 0
+        for entry in entries:
+            entry.state = state
+            own_rows = entry.rows
+            rows += own_rows
+            tokens += own_rows * entry.length
+            request = entry.ticket.request
+            size_bytes += request.size_bytes if own_rows == request.rows else _share_bytes(entry)
         shape = lane.shape
-        shape.rows -= entry.rows
-        lane.rows -= entry.rows
-        shape.entries -= 1
-        shape.tokens -= entry.rows * entry.length
+        lane.rows -= rows
+        shape.rows -= rows
+        shape.entries -= len(entries)
+        shape.tokens -= tokens
+        self.rows -= rows
+        self.entries -= len(entries)
+        self.size_bytes -= size_bytes
         if self.changed is not None:
             self.changed.add(shape)
-        self.rows -= entry.rows
-        self.entries -= 1
-        request = entry.ticket.request
-        self.size_bytes -= request.size_bytes if entry.rows == request.rows else _share_bytes(entry)
 
     def _note_head(self, lane: _Lane) -> None:
         deadline, number, _ = lane.heap[0]

@@ -25,10 +25,14 @@ class Slots:
         count: How many.
         run_timeout_s: No run is stuck sooner.
         device: Whose slots they are.
+
+    Attributes:
+        stuck_at_s: When the next of the runs will have taken too long, None if none is under way.
     """
 
     def __init__(self, count: int, run_timeout_s: float, device: Device) -> None:
         self.count = count
+        self.stuck_at_s: float | None = None
         self._run_timeout_s = run_timeout_s
         self._device = device
         self._idle = list(range(count))
@@ -54,11 +58,6 @@ class Slots:
         """True while a slot is out of service because its run does not come back."""
         return any(batch.is_stuck for batch in self._running.values())
 
-    @property
-    def stuck_at_s(self) -> float | None:
-        """When the next of the runs will have taken too long, None if nothing runs."""
-        return min((self._stuck_at(batch) for batch in self._running.values() if not batch.is_stuck), default=None)
-
     def next_index(self) -> int:
         """Take the idle slot that the next batch is to run on."""
         return heapq.heappop(self._idle)
@@ -67,18 +66,23 @@ class Slots:
         """Note that a batch runs on the slot that was taken for it."""
         self._running[batch.slot] = batch
         self._device.free -= 1
+        stuck_at_s = self._stuck_at(batch)
+        if self.stuck_at_s is None or stuck_at_s < self.stuck_at_s:
+            self.stuck_at_s = stuck_at_s
 
     def finish(self, batch: Batch) -> None:
         """Take a batch's slot back."""
         del self._running[batch.slot]
         heapq.heappush(self._idle, batch.slot)
         self._device.free += 1
+        self._find_stuck_at()
 
     def give_up(self, now: float) -> list[Batch]:
         """Declare the runs stuck that have taken too long; their slots stay out of service until they come back."""
         stuck = [run for run in self._running.values() if not run.is_stuck and now >= self._stuck_at(run)]
         for batch in stuck:
             batch.is_stuck = True
+        self._find_stuck_at()
         return stuck
 
     def busy_until(self, now: float) -> list[float]:
@@ -94,6 +98,14 @@ class Slots:
             return own
         lanes = self._device.free_times(now)
         return [max(pair) for pair in zip(own, lanes, strict=False)] or own
+
+    def _find_stuck_at(self) -> None:
+        running = self._running
+        if running:
+            running_s = [self._stuck_at(batch) for batch in running.values() if not batch.is_stuck]
+            self.stuck_at_s = min(running_s, default=None)
+        else:
+            self.stuck_at_s = None
 
     def _stuck_at(self, batch: Batch) -> float:
         return batch.cut_s + max(STUCK_ESTIMATES * batch.upper_s, self._run_timeout_s)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,11 @@ FAILURES = frozenset({"failed", "expired", "refused"})
 """Outcomes that count as `fail`: the request was admitted and the server gave no answer. A client that left is no
 failure of the server's, and what was turned away at the door never reached the model."""
 
-SETTLE_BATCHES = 64
-"""Batches are kept as they came until there are so many, up to 0.2 ms of work with 32 requests in each.
+SETTLE_NUMBERS = 4096
+"""Numbers are kept as they came until there are so many, as in `durations`; the events themselves are not kept."""
 
-Summed up many at once a batch of 8 requests costs 1.6 µs, one by one it was 2.7 (Python 3.11, numpy 2.4, AMD EPYC).
-"""
+_NUMBERS = 6
+"""Of each batch: start, call and return of the run, end, rows, requests."""
 
 
 class Statistics(NullListener):
@@ -52,14 +51,12 @@ class Statistics(NullListener):
     def batch_ended(self, model: Model, event: BatchEnded) -> None:
         """Charge each request of a batch with the batch's full durations. A failed execution changes nothing.
 
-        Batches are kept as they came and summed up many at once, at the latest when somebody reads.
+        Its numbers are kept and summed up many at once, at the latest when somebody reads.
         """
         if event.ok:
             version = self._of(model)
-            version.events.append(event)
             version.last_s = self._wall_clock()
-            if len(version.events) >= SETTLE_BATCHES:
-                version.settle()
+            version.add(event)
 
     def requests_ended(self, model: Model, event: RequestsEnded) -> None:
         """Count requests that were admitted and got no answer."""
@@ -83,14 +80,16 @@ class _Version:
     """The sums of one version. All times are whole nanoseconds, but for `last_s`."""
 
     __slots__ = (
+        "admissions_s",
+        "arrivals_s",
         "decode",
-        "events",
         "executions",
         "fail",
         "failures",
         "infer",
         "input",
         "last_s",
+        "numbers",
         "output",
         "queue",
         "rows",
@@ -103,20 +102,30 @@ class _Version:
         self.rows = self.executions = self.successes = self.failures = 0
         self.decode = self.queue = self.input = self.infer = self.output = self.fail = 0
         self.sizes: dict[int, tuple[int, int, int, int]] = {}  # by rows: executions, input, infer, output
-        self.events: list[BatchEnded] = []
+        self.numbers: list[float] = []
+        self.arrivals_s: list[float] = []
+        self.admissions_s: list[float] = []
+
+    def add(self, event: BatchEnded) -> None:
+        """Keep the times of a batch."""
+        arrivals_s, numbers = event.arrivals_s, self.numbers
+        numbers += (event.start_s, event.run_start_s, event.run_end_s, event.done_s, event.rows, len(arrivals_s))
+        self.arrivals_s += arrivals_s
+        self.admissions_s += event.admissions_s
+        self.rows += event.completed_rows
+        if len(numbers) + len(self.arrivals_s) >= SETTLE_NUMBERS:
+            self.settle()
 
     def settle(self) -> None:
         """Sum up the batches that were kept."""
-        events, self.events = self.events, []
-        if not events:
+        if not self.numbers:
             return
-        moments = np.array([(e.start_s, e.run_start_s, e.run_end_s, e.done_s) for e in events])
-        requests = np.array([len(e.arrivals_s) for e in events])
-        arrivals_s = np.fromiter(chain.from_iterable([e.arrivals_s for e in events]), np.float64)
-        admissions_s = np.fromiter(chain.from_iterable([e.admissions_s for e in events]), np.float64)
+        table = np.array(self.numbers).reshape(-1, _NUMBERS)
+        arrivals_s, admissions_s = np.array(self.arrivals_s), np.array(self.admissions_s)
+        self.numbers, self.arrivals_s, self.admissions_s = [], [], []
+        moments, requests = table[:, :4], table[:, 5].astype(np.int64)
         phases = _ns(np.diff(moments))  # gathering, the run, splitting
-        self.executions += len(events)
-        self.rows += sum([e.completed_rows for e in events])
+        self.executions += len(table)
         self.successes += len(arrivals_s)
         self.decode += int(_ns(admissions_s - arrivals_s).sum())
         self.queue += int(_ns(moments[:, 0].repeat(requests) - admissions_s).sum())
@@ -124,7 +133,7 @@ class _Version:
         self.input += int(gathered)
         self.infer += int(ran)
         self.output += int(split)
-        rows, kinds = np.unique([e.rows for e in events], return_inverse=True)
+        rows, kinds = np.unique(table[:, 4].astype(np.int64), return_inverse=True)
         for kind, size in enumerate(rows.tolist()):
             of_size = phases[kinds == kind]
             added = (len(of_size), *of_size.sum(axis=0).tolist())
