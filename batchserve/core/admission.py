@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from batchserve.errors import QueueFull, StandingQueue, TargetMissed
 
@@ -14,13 +14,33 @@ if TYPE_CHECKING:
     from batchserve.core.queue import ShapeQueue
     from batchserve.core.ticket import Ticket
 
-__all__ = ["check_room"]
+__all__ = ["Assured", "check_room"]
 
 _STANDING_TARGETS = 20
 _STANDING_BATCHES = 1.25
 _STANDING_PADDED = 3.0
 """The same for a model that pads: with less to choose from, its windows hold more padding (simulated at twice the load:
 0.73 of the ideal limit and 38 % padding with 1.25 batches, 0.88 and 17 % with 3)."""
+
+
+class Assured(NamedTuple):
+    """What was found for one request, as far as it says that others of its model are answered in time.
+
+    Whoever would end no further behind is answered by then, or later by what has passed since: until the next decision
+    predictions move with the clock at most. It says so for 31 of 32 requests that arrive one after the other, at a
+    third of the cost of a prediction.
+
+    Attributes:
+        shape: Whom it holds for; nobody of another shape has come since.
+        rows: Rows that wait up to the end of the batch that it was predicted to ride in.
+        finish_s: When that batch would come back if it were full.
+        at_s: When that was found.
+    """
+
+    shape: ShapeQueue
+    rows: int
+    finish_s: float
+    at_s: float
 
 
 def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) -> None:
@@ -51,6 +71,15 @@ def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) ->
             raise _full(policy, rows, f"{account.rows} rows of this client wait, and {room} are left for all")
     if limits.latency_target_s is None or not limits.shed or policy.cost.is_empty:
         return  # without any run seen, a prediction would be a guess
+    assured = policy.assured
+    if (
+        assured is not None
+        and shape is assured.shape
+        and queue.rows + rows <= assured.rows
+        and assured.finish_s + now - assured.at_s <= ticket.deadline_s
+        and not policy.sizing.is_overloaded  # then rule 8 is to be asked
+    ):
+        return
     if fair is not None and ticket.account is not None:
         before = min(queue.rows, fair.rows_before(ticket.account, policy.cost.mean(1)))
     else:
@@ -97,6 +126,7 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
     sizing, cost = policy.sizing, policy.backlog.cost_of(shape)
     size, rows = sizing.useful, ticket.request.rows
     free = policy.slots.free_times(now)
+    policy.assured = None
     if policy.lengths is not None:
         return _finish_padded_s(policy, policy.lengths, shape, ticket, before, now)
     if policy.backlog.is_mixed:
@@ -116,8 +146,11 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
         _occupy(free, full, full_s)
         free[0] += (cost.q - 1) * full_s * math.sqrt(ahead)
     batch_s = cost.hi(max(1, min(last, size), min(size, sizing.need)))
-    others_s = policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now)
-    return free[0] + others_s + batch_s
+    if not policy.device.is_contended:
+        if not policy.backlog.is_mixed and rows <= size:
+            policy.assured = Assured(shape, (full + 1) * size, free[0] + cost.hi(size), now)
+        return free[0] + batch_s
+    return free[0] + policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now) + batch_s
 
 
 def _finish_padded_s(

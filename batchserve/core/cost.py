@@ -106,7 +106,7 @@ class CostModel:
         Args:
             rows: Rows it ran.
             run_s: Seconds of the run itself.
-            overhead_s: Seconds its batch took on the way there and back; 0 for a run in place.
+            overhead_s: Seconds its batch took on the way there and back: little for a run in place.
         """
         number, ratio = size_class(rows), 1.0
         if self._rows:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchserve.core import forming
-from batchserve.core.admission import check_room
+from batchserve.core.admission import Assured, check_room
 from batchserve.core.arrivals import Rate
 from batchserve.core.backlog import Backlog
 from batchserve.core.batch import Batch, halves
@@ -82,6 +82,7 @@ class Policy:
         virtual_s: Device seconds received, divided by the weight (batching.md section 8).
         charged_s: What the last batch added to that.
         decided_s: When it was last decided on.
+        assured: Whom rule 7 need not be worked out for; None since something else than an arrival changed.
     """
 
     def __init__(self, name: str, limits: Limits, cost: CostModel, device: Device | None = None) -> None:
@@ -98,6 +99,7 @@ class Policy:
         self.parallel = float(limits.slots)
         self.virtual_s = self.charged_s = 0.0
         self.decided_s = 0.0
+        self.assured: Assured | None = None
         self._costs = ShapeCosts(self.cost, limits.horizon_s)
         self.backlog = Backlog(self.queue, self.sizing, self._costs, self.cost, self.lengths)
         self._ledger = Ledger(name, self.queue, self.fair)
@@ -213,13 +215,14 @@ class Policy:
             ok: True if every entry has its outputs. Otherwise the batch is queued again in halves, or its requests
                 fail (batching.md section 10).
             took_s: Seconds its run took, for the cost model; None if that was not measured.
-            overhead_s: Seconds it spent on the way there and back; 0 if it ran in place.
+            overhead_s: Seconds it spent on the way there and back: little if it ran in place.
             out_of_memory: True if it failed because there was no memory for so many rows.
             has_crashed: True if it took its process along: it is not run again, lest it does so once for each half.
 
         Returns:
             Tickets that ended: completed ones, or failed ones with their error.
         """
+        self.assured = None
         self.slots.finish(batch)
         counters = self._ledger.counters
         for entry in batch.entries:
@@ -290,6 +293,7 @@ class Policy:
         """Open a decision: bring the sizes up to date, expire what is too late, give up what is stuck."""
         decision = Decision()
         self.decided_s = now
+        self.assured = None
         self._holder.until_s = None
         if self.sizing.is_due(now):
             self.parallel = self.device.slots_of(self, now)

@@ -155,7 +155,8 @@ class Queue:
         self.changed: set[ShapeQueue] | None = None
         self._levels = levels
         self._is_fair = is_fair
-        self._latest_s = 0.0  # the latest deadline of all that came since nothing waited
+        self._level_rows = [0] * levels
+        self._latest_s = [0.0] * levels  # by level, the latest deadline of all that came since nothing of it waited
         self._deadlines: list[tuple[float, int, Entry]] = []  # of all entries, if their order is another
         self._shapes: dict[ShapeKey, ShapeQueue] = {}
         # Heads of lanes, by order and by deadline. An item is stale when its entry is not the lane's head any more;
@@ -183,8 +184,10 @@ class Queue:
         shape.arrivals.append(entry)
         rows = entry.rows
         lane.rows += rows
-        if not self.entries or ticket.deadline_s > self._latest_s:
-            self._latest_s = ticket.deadline_s
+        at = ticket.level - 1
+        if not self._level_rows[at] or ticket.deadline_s > self._latest_s[at]:
+            self._latest_s[at] = ticket.deadline_s
+        self._level_rows[at] += rows
         shape.rows += rows
         shape.entries += 1
         shape.tokens += rows * entry.length
@@ -320,16 +323,13 @@ class Queue:
     def rows_before(self, level: int, deadline_s: float) -> int:
         """Count the rows that a request of this level and deadline would find before it.
 
-        Amortised O(shapes): among those of its own level that have later deadlines, at most 64 of each shape are looked
-        at, and the rest is taken to be like them.
+        O(levels) if its deadline is the latest of its level, as it is under one timeout. Otherwise O(shapes): at most
+        64 of each shape are looked at, and the rest is taken to be like them.
         """
-        if self._levels == 1 and deadline_s >= self._latest_s:
-            return self.rows
-        return sum(
-            lane.rows_before(deadline_s) if lane.level == level else lane.rows
-            for shape in self.waiting()
-            for lane in shape.lanes[:level]
-        )
+        if deadline_s >= self._latest_s[level - 1]:
+            return sum(self._level_rows[:level])
+        own = sum(shape.lanes[level - 1].rows_before(deadline_s) for shape in self.waiting())
+        return own + sum(self._level_rows[: level - 1])
 
     def waiting(self) -> Iterator[ShapeQueue]:
         """Give the shapes that have rows waiting, in no special order."""
@@ -379,6 +379,7 @@ class Queue:
             size_bytes += request.size_bytes if own_rows == request.rows else _share_bytes(entry)
         shape = lane.shape
         lane.rows -= rows
+        self._level_rows[lane.level - 1] -= rows
         shape.rows -= rows
         shape.entries -= len(entries)
         shape.tokens -= tokens

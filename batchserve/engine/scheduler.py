@@ -216,9 +216,10 @@ class Scheduler:
     def _run_here(self, batch: Batch) -> None:
         """Run a batch on the loop's own thread. What waits behind it is decided on in the loop's next turn."""
         execution = self._instances[batch.slot].execute(batch)
+        batch.cut_s = execution.start_s  # it may have waited for another one that ran here, which is none of its cost
         self.policy.counters.in_place += 1
         now = time.monotonic()
-        ended = self._finish(batch, execution, now, is_in_place=True)
+        ended = self._finish(batch, execution, now)
         if not self.policy.is_empty and self._marked_s is None:
             self._mark(now)
         self._settle(batch, execution, ended, now)
@@ -231,7 +232,7 @@ class Scheduler:
         self._turn()  # the next batch is handed over before the answers of this one are written
         self._settle(batch, execution, ended, now)
 
-    def _finish(self, batch: Batch, execution: Execution, now: float, *, is_in_place: bool = False) -> list[Ticket]:
+    def _finish(self, batch: Batch, execution: Execution, now: float) -> list[Ticket]:
         ok = execution.error is None
         if batch.is_stuck:
             self._stuck.discard(batch.slot)
@@ -247,7 +248,7 @@ class Scheduler:
             now,
             ok=ok,
             took_s=None if batch.is_stuck else took_s,  # what it took says nothing of the next one
-            overhead_s=0.0 if is_in_place else now - batch.cut_s - took_s,
+            overhead_s=now - batch.cut_s - took_s,
             out_of_memory=isinstance(execution.error, OutOfMemory | MemoryError),
             has_crashed=isinstance(execution.error, WorkerDied),
         )

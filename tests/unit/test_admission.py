@@ -140,3 +140,13 @@ def test_shapes_that_wait_are_counted_with_what_each_costs() -> None:
         waiting += 1
     # A row of 4 elements takes 10 ms, one of w elements w / 4 times that: 4 + ... + 19 elements take 460 ms.
     assert 14 <= waiting <= 17
+
+
+def test_request_of_another_shape_ends_what_a_prediction_assures() -> None:
+    """What waits of one shape says when its batch ends only as long as no other shape runs in between."""
+    policy = make_policy(LINE, latency_target_s=0.5)
+    occupy(policy)
+    assert admitted(policy, 2) == 2
+    assert policy.assured is not None
+    policy.arrive(make_request(width=5), 0.0)
+    assert policy.assured is None
