@@ -18,6 +18,9 @@ __all__ = ["Axes", "Header", "header_of", "read_header"]
 Axes = tuple[int | str | None, ...]
 """One entry per axis: its size, its name if it is free and has one, else None."""
 
+HALVES = (10, 16)
+"""TensorProto.DataType of FP16 and BF16."""
+
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
@@ -28,10 +31,12 @@ class Header:
     Attributes:
         inputs: Inputs, which in old files include the weights.
         outputs: Outputs.
+        has_half_weights: True if a weight is FP16 or BF16.
     """
 
     inputs: dict[str, Axes | None]
     outputs: dict[str, Axes | None]
+    has_half_weights: bool = False
 
     @property
     def is_dynamic(self) -> bool:
@@ -112,11 +117,14 @@ def _header(model: _Message) -> Header | None:
     if graph is None:
         return None
     tensors: dict[int, dict[str, Axes | None]] = {11: {}, 12: {}}
+    has_half = False
     for number, value in graph.fields():
         if number in tensors and isinstance(value, _Message):
             name = value.last(1)
             tensors[number][name.text() if name else ""] = _axes(value)
-    return Header(tensors[11], tensors[12])
+        elif number == 5 and isinstance(value, _Message) and not has_half:
+            has_half = any(field == 2 and kind in HALVES for field, kind in value.fields())
+    return Header(tensors[11], tensors[12], has_half)
 
 
 def _axes(info: _Message) -> Axes | None:

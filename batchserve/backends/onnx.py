@@ -17,6 +17,7 @@ import numpy as np
 from batchserve.backends.agreement import elsewhere
 from batchserve.backends.base import Batchability, Build, Layout, ModelFile
 from batchserve.backends.batchability import Findings, investigate
+from batchserve.backends.mismatches import mismatches
 from batchserve.backends.padding import guess, mask_of, resolve
 from batchserve.backends.padding_proof import prove_padding
 from batchserve.backends.runtime import Opened, is_out_of_memory, open_session, plain_text, require_runtime
@@ -65,12 +66,8 @@ class OnnxBackend:
             inputs = [replace(one, is_image=True) if one.name == opened.before.input else one for one in inputs]
         inputs = declare(inputs, config.inputs, overridable)
         outputs = declare(outputs, config.outputs)
-        if opened.session.get_providers() == ["CPUExecutionProvider"] and any(
-            tensor.datatype.name == "FP16" for tensor in (*inputs, *outputs)
-        ):
-            log.warning(
-                "model %s takes or gives FP16, which a CPU computes no faster than FP32: serve it in FP32", file.name
-            )
+        for mismatch in mismatches(opened, config, (*inputs, *outputs)):
+            log.warning("model %s %s", file.name, mismatch)
         facts = _facts(opened, config) | {"session_load_s": f"{opened_at - began:.3f}"}
         return OnnxSession(opened, config, inputs, outputs, facts)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from batchserve.errors import ConfigError
@@ -37,7 +37,7 @@ def check_together(entries: Mapping[str, Entry]) -> tuple[str, ...]:
             f"{_written(preferred)} has {preferred.value[-1]} in it, more than {_written(most)}; expected sizes that "
             "one run can have; raise max_batch_size or leave the larger sizes out"
         )
-    return (*_shed_warning(entries["shed"], target), *_pad_warnings(entries))
+    return (*_shed_warning(entries["shed"], target), *_pad_warnings(entries), *_idle(entries))
 
 
 def _shed_warning(shed: Entry, target: Entry) -> tuple[str, ...]:
@@ -62,6 +62,30 @@ def _pad_warnings(entries: Mapping[str, Entry]) -> tuple[str, ...]:
         )
         return (warning,)
     return ()
+
+
+def _idle(entries: Mapping[str, Entry]) -> Iterator[str]:
+    """Give the keys of execution that change nothing beside the values of others."""
+    hint, instances, build, first = (entries[name] for name in ("hint", "instances", "build", "providers"))
+    if hint.value != "auto" and instances.value is not None:
+        yield f"{_written(hint)} chooses nothing beside {_written(instances)}; leave one of them out"
+    if build.value == "background" and first.value[0] in ("auto", "cpu", "CPUExecutionProvider"):
+        yield (
+            f"{_written(build)} builds nothing with {_written(first)}; expected a provider that is named first and "
+            "takes time to build; name it in providers or leave build out"
+        )
+    spinning, threads = entries["spinning"], entries["intra_op_threads"]
+    if spinning.value != "off" and threads.value == 1:
+        yield (
+            f"{_written(spinning)} is for threads that help a run, and {_written(threads)} has none; raise "
+            "intra_op_threads or leave spinning out"
+        )
+    retry = entries["retry_crashed"]
+    if retry.value and entries["isolation"].value != "process":
+        yield (
+            f"{_written(retry)} runs nothing again without a process that could crash alone; set "
+            'isolation = "process" or leave retry_crashed out'
+        )
 
 
 def _written(entry: Entry) -> str:

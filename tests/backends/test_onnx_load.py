@@ -398,9 +398,3 @@ def test_two_runtimes_are_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     require_runtime()
     assert caplog.text.count("onnxruntime and onnxruntime-gpu overwrite each other's files") == 1
     runtime._warn_of_several.cache_clear()
-
-
-def test_half_precision_on_a_cpu_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    path = models.save(models.identity(TensorProto.FLOAT16), tmp_path / "half.onnx")
-    OnnxBackend().load(ModelFile("half", 1, path), ModelConfig()).close()
-    assert "half takes or gives FP16" in caplog.text

@@ -366,3 +366,37 @@ def test_cores_are_a_list_or_one_number_in_the_file(tmp_path: Path) -> None:
     settings = Settings.load(tmp_path / "batchserve.toml")
     assert settings.model("a").cpu_affinity == (0, 2, 3)
     assert settings.model("b").cpu_affinity == (3,)
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (["hint=latency", "instances=2"], ['hint = "latency" (from', "chooses nothing beside instances = 2 (from"]),
+        (
+            ["build=background"],
+            ['"background" (from', 'builds nothing with providers = ["auto"] (from built-in)'],
+        ),
+        (["build=background", "providers=cpu"], ['builds nothing with providers = ["cpu"]']),
+        (["spinning=on", "intra_op_threads=1"], ['spinning = "on" (from', "intra_op_threads = 1 (from", "has none"]),
+        (["retry_crashed=true"], ["retry_crashed = true (from", "runs nothing again"]),
+    ],
+)
+def test_key_that_changes_nothing_beside_another_is_warned_of(given: list[str], parts: list[str]) -> None:
+    (warning,) = Settings.load(sets=[f"models.a.{one}" for one in given]).resolve("a").warnings
+    for part in parts:
+        assert part in warning
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["hint=latency"],
+        ["instances=2"],
+        ["build=background", "providers=cuda,cpu"],
+        ["spinning=on"],
+        ["intra_op_threads=1"],
+        ["retry_crashed=true", "isolation=process"],
+    ],
+)
+def test_key_that_does_something_is_not_warned_of(given: list[str]) -> None:
+    assert Settings.load(sets=[f"models.a.{one}" for one in given]).resolve("a").warnings == ()
