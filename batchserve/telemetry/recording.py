@@ -46,7 +46,7 @@ MOST_WAITING = 64
 
 logger = logging.getLogger(__name__)
 
-_Arrival = tuple[float, str, int, "ShapeKey", int, str]
+_Arrival = tuple[float, str, int, "ShapeKey", int, int, str]
 
 
 class Recorder(NullListener):
@@ -84,7 +84,15 @@ class Recorder(NullListener):
     def arrived(self, model: Model, request: Request) -> None:
         """Note a request."""
         self._arrivals.append(
-            (request.arrival_s, model.name, request.rows, request.key, request.priority, request.client)
+            (
+                request.arrival_s,
+                model.name,
+                request.rows,
+                request.key,
+                request.length,
+                request.priority,
+                request.client,
+            )
         )
         if len(self._arrivals) >= CHUNK:
             self.flush()
@@ -165,9 +173,10 @@ class _Files:
         return self._file
 
     def _line(self, arrival: _Arrival) -> str:
-        at_s, model, rows, key, priority, client = arrival
+        at_s, model, rows, key, length, priority, client = arrival
         parts: dict[str, object] = {"t": round(at_s - self._start_s, 6), "model": model, "rows": rows}
-        parts["dims"] = key
+        # A padded axis stands in the key as -1: requests of all lengths may share a run.
+        parts["dims"] = [[length if size < 0 else size for size in shape] for shape in key] if length else key
         if priority:
             parts["priority"] = priority
         if client:

@@ -34,8 +34,8 @@ class Never(Executor):
         return Future()
 
 
-def request(at_s: float, rows: int = 1, *key: tuple[int, ...], priority: int = 0, client: str = "") -> Request:
-    return Request((), rows, key, 1, at_s, priority=priority, client=client)
+def request(at_s: float, rows: int = 1, *key: tuple[int, ...], **fields: Any) -> Request:
+    return Request((), rows, key, 1, at_s, **fields)
 
 
 def model(name: str = "m") -> Any:
@@ -62,6 +62,14 @@ def test_requests_are_written_without_what_is_in_them(tmp_path: Path) -> None:
     assert second == {"t": 0.25, "model": "n", "rows": 1, "dims": [[3, 32, 32]]}
     assert len(hashed) == 12
     assert "secret" not in json.dumps(lines(tmp_path / "new"))
+
+
+def test_request_that_may_be_padded_is_written_with_its_own_length(tmp_path: Path) -> None:
+    """In its key the padded axes are left out, for requests of all lengths may share a run."""
+    one = recorder(tmp_path)
+    one.arrived(model(), request(100.0, 1, (-1, 4), (-1,), (8,), length=17))
+    one.close()
+    assert lines(tmp_path)[1]["dims"] == [[17, 4], [17], [8]]
 
 
 def test_client_has_one_hash_within_a_recording_and_another_in_the_next(tmp_path: Path) -> None:
