@@ -45,7 +45,9 @@ class Scheduled(Protocol):
     def arrive(self, request: Request, now: float) -> Ticket:
         """Admit a request, or raise a `RequestError`."""
 
-    def finish(self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None) -> list[Ticket]:
+    def finish(
+        self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None, overhead_s: float = 0.0
+    ) -> list[Ticket]:
         """Take a batch back; give the tickets that ended."""
 
     def decide(self, now: float) -> Decision:
@@ -89,7 +91,8 @@ class Member:
         curve: Mean seconds of a run.
         traffic: What it is asked.
         noise: Standard deviation of a run's time, as a share of its mean.
-        overhead_s: Seconds between the decision and the run, and so not part of what the run is measured to take.
+        overhead_s: Seconds between the decision and the run, and so not part of what the run is measured to take; the
+            same for all runs, or a curve.
         key_of: Names the shape of a request by its length; only requests of equal shape share a batch. All do if
             nothing is said.
         multiple: Lengths are padded to multiples of this, if the policy does not say what it pads to.
@@ -99,7 +102,7 @@ class Member:
     curve: Curve
     traffic: Traffic | ClosedLoop
     noise: float = 0.05
-    overhead_s: float = 0.0
+    overhead_s: float | Curve = 0.0
     key_of: Callable[[int], int] = _one_shape
     multiple: int = 1
 
@@ -263,7 +266,8 @@ class _Simulation:
         side.busy.discard(what.slot)
         side.group.is_dirty = True
         ok = not any(_request(entry.ticket).is_poisoned for entry in what.entries)
-        self._settle(side, side.policy.finish(what, self.now, ok=ok, took_s=took_s))
+        overhead_s = self.now - what.cut_s - took_s
+        self._settle(side, side.policy.finish(what, self.now, ok=ok, took_s=took_s, overhead_s=overhead_s))
 
     def _arrive(self, request: SimulatedRequest, side: _Side) -> None:
         request.index = side.recorder.note(request.arrival_s, request.rows, request.length, request.sender)
@@ -297,7 +301,10 @@ class _Simulation:
         lengths = [_request(entry.ticket).length for entry in batch.entries]
         longest = batch.length or -(-max(lengths) // member.multiple) * member.multiple
         used = sum(entry.rows * max(1, length) for entry, length in zip(batch.entries, lengths, strict=True))
-        begin_s = self.now + member.overhead_s
+        overhead_s = member.overhead_s
+        if callable(overhead_s):
+            overhead_s = overhead_s(Run(batch.rows, longest, self.now, beside))
+        begin_s = self.now + overhead_s
         seconds = member.curve(Run(batch.rows, longest, begin_s, beside)) * side.factor()
         ok = not any(_request(entry.ticket).is_poisoned for entry in batch.entries)
         elements = batch.rows * max(1, longest)

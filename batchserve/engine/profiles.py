@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from batchserve.backends.base import ModelFile, Session
     from batchserve.config import ModelConfig
     from batchserve.core.cost import CostModel
+    from batchserve.engine.hand_overs import HandOvers
 
 __all__ = ["Keeper", "Measured", "Points", "Profile", "ProfileFile", "Profiles"]
 
@@ -49,11 +50,13 @@ class Profile:
         measured: Rows and seconds as the runs at load found them, when nothing else ran; ascending. Later loads compare
             their own with these: runs in service share the machine and may well take longer.
         q: The learnt upper factor (batching.md section 5.1).
+        hand_overs: Rows and the seconds that batches of so many spent on the way to their runs and back.
     """
 
     points: Points
     measured: Measured
     q: float
+    hand_overs: Points = ()
 
 
 class Profiles:
@@ -128,7 +131,7 @@ class ProfileFile:
 
         That it cannot be written is logged: the server does as well without.
         """
-        value = {"key": self._key, "points": profile.points, "measured": profile.measured, "q": profile.q}
+        value = {"key": self._key, **asdict(profile)}
         folder = self.path.parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -155,11 +158,15 @@ class Keeper:
         file: Where it is kept.
         cost: What is learnt.
         measured: What was measured at load.
+        hand_overs: What is learnt of the ways to the runs and back.
         now: The moment, monotonic seconds.
     """
 
-    def __init__(self, file: ProfileFile, cost: CostModel, measured: Measured, now: float) -> None:
+    def __init__(
+        self, file: ProfileFile, cost: CostModel, measured: Measured, hand_overs: HandOvers, now: float
+    ) -> None:
         self._file = file
+        self._hand_overs = hand_overs
         self._cost = cost
         self._measured = measured
         self._has_news = True
@@ -183,7 +190,7 @@ class Keeper:
             await asyncio.to_thread(self._file.write, self._profile())
 
     def _profile(self) -> Profile:
-        return Profile(self._cost.points[-MOST_POINTS:], self._measured, self._cost.q)
+        return Profile(self._cost.points[-MOST_POINTS:], self._measured, self._cost.q, self._hand_overs.points)
 
 
 def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
@@ -201,7 +208,9 @@ def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
     if not _is_number(q) or not 1 <= q <= 10:
         raise ValueError("its factor q is out of range")
     measured = tuple((round(rows), seconds) for rows, seconds in _points(value.get("measured"), least=0))
-    return Profile(_points(value.get("points"), least=1), measured, float(q))
+    return Profile(
+        _points(value.get("points"), least=1), measured, float(q), _points(value.get("hand_overs", []), least=0)
+    )
 
 
 def _points(value: object, least: int) -> Points:

@@ -14,16 +14,20 @@ from batchserve.core.traffic import Traffic
 from batchserve.errors import ConfigError
 
 if TYPE_CHECKING:
+    from batchserve.core.padding import PadRule
     from batchserve.core.tensors import Array
     from batchserve.load.scenario import Scenario, Stream
 
 __all__ = ["Prediction", "predicted", "traffic_by_model"]
 
 
-def traffic_by_model(scenario: Scenario) -> dict[str, Traffic]:
+def traffic_by_model(scenario: Scenario, pads: Mapping[str, PadRule | None] | None = None) -> dict[str, Traffic]:
     """Draw a scenario's requests for the simulator, model by model.
 
-    The `lengths` of the traffic are numbers of shapes: requests of another shape do not share a batch.
+    Args:
+        scenario: What is asked, open loop.
+        pads: How models pad, by name. The `lengths` of their traffic are the requests' own; those of all others are
+            numbers of shapes, and requests of another shape do not share a batch.
 
     Raises:
         ConfigError: The scenario is a closed loop, or has streams without a model.
@@ -41,18 +45,24 @@ def traffic_by_model(scenario: Scenario) -> dict[str, Traffic]:
         drawn += [(stream, times[which == index]) for index, stream in enumerate(shared)]
     found: dict[str, list[Traffic]] = {}
     shapes: dict[object, int] = {}
+    pads = pads or {}
     for stream, times in drawn:
         if not stream.model:
             raise ConfigError(f"stream {stream.name!r} has no model, so nothing is known of its cost")
-        found.setdefault(stream.model, []).append(_traffic(stream, times, shapes, random))
+        found.setdefault(stream.model, []).append(_traffic(stream, times, shapes, pads.get(stream.model), random))
     return {model: _merged(parts) for model, parts in found.items()}
 
 
-def _traffic(stream: Stream, times: Array, shapes: dict[object, int], random: np.random.Generator) -> Traffic:
+def _traffic(
+    stream: Stream, times: Array, shapes: dict[object, int], pad: PadRule | None, random: np.random.Generator
+) -> Traffic:
     """Draw what each request of a stream is like."""
     count = len(times)
     lengths = random.integers(stream.lengths[0], stream.lengths[1] + 1, count)
-    if stream.dims:
+    if stream.dims and pad is not None:
+        index, axis = pad.where
+        lengths = np.full(count, stream.dims[index][axis - 1])
+    elif stream.dims:
         lengths = np.full(count, shapes.setdefault(tuple(map(tuple, stream.dims)), len(shapes) + 1))
     return Traffic(
         times,

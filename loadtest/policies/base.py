@@ -74,7 +74,9 @@ class FifoPolicy:
         self.queue.append(entry)
         return ticket
 
-    def finish(self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None) -> list[Ticket]:
+    def finish(
+        self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None, overhead_s: float = 0.0
+    ) -> list[Ticket]:
         """Take a batch back; all of it shares its fate."""
         heappush(self._idle, batch.slot)
         if ok and took_s is not None:

@@ -8,6 +8,7 @@ import pytest
 from batchserve.core.cost import CostModel
 from batchserve.core.curves import line
 from batchserve.core.limits import Limits
+from batchserve.core.padding import PadRule
 from batchserve.core.policy import Policy
 from batchserve.core.simulator import Member, simulate
 from batchserve.errors import ConfigError
@@ -30,6 +31,18 @@ def test_streams_of_a_model_are_laid_together_with_what_each_request_is_like() -
     first, second, third = found["m"].lengths.tolist()
     assert first == third != second
     assert (found["m"].timeout_s, found["n"].timeout_s) == (None, 0.1)
+
+
+def test_lengths_of_a_model_that_pads_are_the_requests_own() -> None:
+    pad = PadRule(axes=((), (2, 1)), values=(0, 0), mask=1, outputs=((),))
+    streams = [
+        Stream("a", "m", dims=((8,), (4, 30)), arrivals=Replay(np.array([0.0, 2.0]))),
+        Stream("b", "m", dims=((8,), (4, 50)), arrivals=Replay(np.array([1.0]))),
+        Stream("c", "n", dims=((8,), (4, 50)), arrivals=Replay(np.array([1.0]))),
+    ]
+    found = traffic_by_model(Scenario(streams), {"m": pad, "n": None})
+    assert found["m"].lengths.tolist() == [30, 50, 30]
+    assert found["n"].lengths.tolist() == [1]
 
 
 def test_streams_that_share_arrivals_divide_them_by_weight() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,6 +68,15 @@ def test_hand_over_is_not_part_of_the_run() -> None:
     [record] = simulate([Member(policy(curve), curve, replay([0.0]), noise=0.0, overhead_s=0.002)])
     assert record.latencies_s == pytest.approx([0.007])
     assert record.runs.seconds == pytest.approx([0.005])
+
+
+def test_hand_over_may_depend_on_the_run_and_is_learnt_by_the_rules() -> None:
+    curve = line(0.004, 0.001)
+    rules = policy(curve)
+    member = Member(rules, curve, replay([0.0] * 3 + [0.1] * 3), noise=0.0, overhead_s=line(0.001, 0.0005))
+    [record] = simulate([member])
+    assert record.latencies_s == pytest.approx([0.0095] * 6)
+    assert rules.cost.overhead_s == pytest.approx(0.0025)
 
 
 def test_single_server_queue_waits_as_long_as_theory_says() -> None:
@@ -171,8 +181,8 @@ class Broken(Policy):
             decision.batches *= 2
         return decision
 
-    def finish(self, batch: Batch, now: float, *, ok: bool, took_s: float | None = None) -> list[Ticket]:
-        ended = super().finish(batch, now, ok=ok, took_s=took_s)
+    def finish(self, batch: Batch, now: float, **how: Any) -> list[Ticket]:
+        ended = super().finish(batch, now, **how)
         return ended * 2 if self.fault == "repeats" else ended
 
 

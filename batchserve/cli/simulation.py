@@ -1,0 +1,180 @@
+"""What `batchserve simulate` knows of models, and what the server's rules make of traffic with that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from batchserve.backends.base import ModelFile
+from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.cli.assemble import cache_folder
+from batchserve.core.cost import CostModel
+from batchserve.core.curves import Curve, Run, through
+from batchserve.core.device import Device
+from batchserve.core.policy import Policy
+from batchserve.core.simulator import Member, simulate
+from batchserve.engine.devices import Devices, device_name
+from batchserve.engine.loading import load_model
+from batchserve.engine.profiles import Profiles
+from batchserve.engine.sources import choose_versions
+from batchserve.errors import LoadError
+from batchserve.load.whatif import predicted
+
+if TYPE_CHECKING:
+    from batchserve.config import Settings
+    from batchserve.core.limits import Limits
+    from batchserve.core.traffic import Traffic
+    from batchserve.engine.model import Model
+    from batchserve.engine.sources import ModelSource
+    from batchserve.load.scenario import Scenario
+    from batchserve.load.whatif import Prediction
+
+__all__ = ["Known", "load_models", "simulated"]
+
+HAND_OVER_S = 60e-6
+"""What a batch spends on the way to its run and back is taken to be until it was learnt in service."""
+
+NINE_OF_TEN = 1.2816
+"""Standard deviations above its mean below which a normal value lies nine times of ten, as runs lie below `q`."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a model.
+
+    Attributes:
+        limits: Its limits.
+        points: Rows, or tokens if it pads, and the seconds of a run.
+        q: Upper factor of the runs' times, if it was learnt in service.
+        hand_overs: Rows and what a batch of so many spends on the way to its run and back; at least one point.
+        device: Where it runs.
+        slots: Batches that may run there at once.
+    """
+
+    limits: Limits
+    points: tuple[tuple[float, float], ...]
+    q: float | None
+    hand_overs: tuple[tuple[float, float], ...]
+    device: str
+    slots: int
+
+    def with_target(self, target_s: float) -> Known:
+        """Return the same with a latency target."""
+        return replace(self, limits=replace(self.limits, latency_target_s=target_s, shed=True))
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of a run's time, as a share of its mean."""
+        return 0.05 if self.q is None else (self.q - 1) / NINE_OF_TEN
+
+    def cost(self) -> CostModel:
+        """Make a cost model that begins with what is known."""
+        cost = CostModel(self.points, self.limits.horizon_s)
+        if self.q is not None:
+            cost.q = self.q
+        return cost
+
+    def curve(self) -> Curve:
+        """Make the curve that the simulated runs follow."""
+        cost, is_padding = self.cost(), self.limits.pad is not None
+
+        def seconds(run: Run) -> float:
+            return cost.run(run.rows * max(1, run.longest) if is_padding else run.rows)
+
+        return seconds
+
+
+async def load_models(settings: Settings, sources: Sequence[ModelSource]) -> dict[str, Known]:
+    """Load and measure the highest version of each model that would be served, and let go of it.
+
+    Raises:
+        ConfigError: There is no runtime.
+        ModelLoadError: One cannot be served.
+        LoadError: Nothing was measured.
+    """
+    require_runtime()
+    server, devices = settings.server, Devices()
+    profiles = Profiles(cache_folder(server.cache_dir) / "profiles") if server.profile_cache else None
+    models: list[Model] = []
+    with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
+        try:
+            for source in sources:
+                config = settings.model(source.name, source.folder)
+                number = max(choose_versions(config.version_policy, list(source.versions)))
+                file = ModelFile(source.name, number, source.versions[number])
+                models.append(
+                    await load_model(file, config, OnnxBackend(), executor=executor, devices=devices, profiles=profiles)
+                )
+            return {model.name: _known(model, devices) for model in models}
+        finally:
+            for model in models:
+                await model.close()
+
+
+def _known(model: Model, devices: Devices) -> Known:
+    """Read off what is known of a model.
+
+    Raises:
+        LoadError: Nothing.
+    """
+    cost = model.learnt
+    if not cost.points:
+        raise LoadError(f"nothing is known of the cost of {model.name}: its warmup_budget is 0")
+    where = device_name(model.session, model.config)
+    slots = devices.group(where).device.slots
+    q = cost.q if model.is_known else None
+    hand_overs = model.hand_overs.points or ((1.0, HAND_OVER_S),)
+    return Known(model.limits, cost.points, q, hand_overs, where, slots)
+
+
+def simulated(
+    models: Mapping[str, Known],
+    traffic: Mapping[str, Traffic],
+    scenario: Scenario,
+    *,
+    slots: int | None = None,
+    noise: float | None = None,
+    seed: int = 0,
+) -> list[Prediction]:
+    """Simulate each device with the models on it.
+
+    Args:
+        models: All that are asked, by name.
+        traffic: What each is asked.
+        scenario: Where the traffic is from.
+        slots: Batches that may run at once, of each model and on each device; None for as it is.
+        noise: Standard deviation of a run's time, as a share of its mean; None for as it was learnt.
+        seed: Of the noise.
+    """
+    predictions = []
+    for where in dict.fromkeys(one.device for one in models.values()):
+        here = {name: one for name, one in models.items() if one.device == where}
+        lanes = slots or max(one.slots for one in here.values())
+        device = Device(lanes)
+        members = []
+        for name, one in here.items():
+            limits = replace(one.limits, slots=slots or one.limits.slots)
+            members.append(
+                Member(
+                    Policy(name, limits, one.cost(), device),
+                    one.curve(),
+                    traffic[name],
+                    one.noise if noise is None else noise,
+                    through(one.hand_overs),
+                    key_of=_shape if limits.pad is None else _any_length,
+                )
+            )
+        records = dict(zip(here, simulate(members, device=device, seed=seed), strict=True))
+        targets = {name: one.limits.latency_target_s for name, one in here.items()}
+        predictions += predicted(records, scenario.duration_s, scenario.warmup_s, lanes, targets)
+    return predictions
+
+
+def _shape(number: int) -> int:
+    return number
+
+
+def _any_length(length: int) -> int:
+    return 0
