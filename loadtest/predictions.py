@@ -1,0 +1,270 @@
+"""What `batchserve simulate` says of traffic, against what became of the same traffic on a real server.
+
+    python loadtest/predictions.py [--only NAME...] [--rounds 3] [--seconds 12]
+
+Five traces: steady, bursty, a ramp into overload, mixed lengths, and two models on the same cores. In each round a
+server learns what the models cost from other traffic, a second one begins with that and records the trace while the
+load is put on it, and `simulate` is given the recording and what the first one learnt: nothing of the run that it is
+to predict. Compared are the 99th percentile at the client and the requests answered within the target.
+
+Models run on one thread, one batch at a time, so that on two cores the server's event loop and the load have the other:
+a load that has to wait for a processor measures its own waiting.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from batchserve.config.units import format_duration
+from loadtest import machine
+from loadtest.findings import Finding, Wanted, finding_table
+from loadtest.mixed_lengths import LONGEST, PAD, SHORTEST
+from loadtest.models import model_file, model_folder
+from loadtest.report import RESULTS, write_json
+from loadtest.scheduling_real import MODELS, TARGET_RUNS, RunError, load
+from loadtest.server import Server, ServerError
+
+__all__ = ["TRACES", "main"]
+
+LEARNING = "ramp:{0.1}-{1.2}"
+"""Traffic under which costs are learnt: batches of all sizes."""
+
+MEASURED_S = 0.4
+ROWS = 32
+LAYOUT = {
+    "defaults.instances": "1",
+    "defaults.intra_op_threads": "1",
+    "defaults.device_slots": "1",
+    "server.profile_cache": "true",
+}
+
+P99_WITHIN, GOODPUT_WITHIN = 0.2, 0.05
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it is served and asked.
+
+    Attributes:
+        rate: Rows a second that it gives without a server, in full batches on one thread.
+        target_s: Its latency target.
+        stream: Keys of its stream in a scenario file.
+        settings: Its configuration besides the target.
+    """
+
+    name: str
+    rate: float
+    target_s: float
+    stream: Mapping[str, object]
+    settings: Mapping[str, str]
+
+    def asked(self, arrivals: str) -> dict[str, object]:
+        """Describe its requests in a scenario file."""
+        target = format_duration(self.target_s)
+        return {"model": self.name, **self.stream, "arrivals": arrivals, "latency_target": target}
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Traffic for some models.
+
+    Attributes:
+        arrivals: A schedule for each model, with `{}` in the place of a rate, which is given as a share of the model's.
+    """
+
+    arrivals: Mapping[str, str]
+
+    def streams(self, models: Mapping[str, Loaded]) -> list[dict[str, object]]:
+        """Describe its requests."""
+        return [models[name].asked(_at(schedule, models[name].rate)) for name, schedule in self.arrivals.items()]
+
+
+def _at(schedule: str, rate: float) -> str:
+    """Put rates in the place of shares: `poisson:{0.6}`."""
+    parts = schedule.replace("}", "{").split("{")
+    return "".join(f"{float(part) * rate:.1f}" if index % 2 else part for index, part in enumerate(parts))
+
+
+TRACES = {
+    "steady": Trace({"mlp-wide": "poisson:{0.6}"}),
+    "bursty": Trace({"mlp-wide": "bursts:{1.0},on=300ms,off=300ms,low={0.2}"}),
+    "ramp": Trace({"mlp-wide": "ramp:{0.2}-{1.4}"}),
+    "mixed lengths": Trace({"scorer": "poisson:{0.6}"}),
+    "two models": Trace({"mlp-wide": "poisson:{0.3}", "scorer": "poisson:{0.3}"}),
+}
+
+
+def measured(name: str) -> Loaded:
+    """Measure what a model gives without a server, and derive the rest from it."""
+    if name == "scorer":
+        texts = {"values": {"input_ids": [0, 8191], "attention_mask": [1, 1]}, "variants": 256}
+        target_s = round(TARGET_RUNS * _run_s(name, _texts(ROWS, LONGEST)), 4)
+        rate = ROWS / _run_s(name, _texts(ROWS, (SHORTEST + LONGEST) // 2))
+        stream = {"lengths": [SHORTEST, LONGEST], **texts}
+        return Loaded(name, rate, target_s, stream, {f"models.{name}.pad": PAD})
+    times = {rows: _run_s(name, MODELS[name].inputs(rows)) for rows in (1, 8, ROWS)}
+    best = max(times, key=lambda rows: rows / times[rows])
+    return Loaded(name, best / times[best], round(TARGET_RUNS * times[best], 4), MODELS[name].stream, {})
+
+
+def _texts(rows: int, length: int) -> dict[str, np.ndarray[Any, Any]]:
+    ids = np.random.default_rng(rows).integers(0, 8192, (rows, length))
+    return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+
+
+def _run_s(name: str, inputs: Mapping[str, np.ndarray[Any, Any]]) -> float:
+    """Take the median time of a run on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(model_file(name)), options, providers=["CPUExecutionProvider"])
+    session.run(None, inputs)
+    times, begin = [], time.perf_counter()
+    while time.perf_counter() - begin < MEASURED_S or len(times) < 3:
+        start = time.perf_counter()
+        session.run(None, inputs)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def serve(models: Sequence[Loaded], cache: Path, **settings: str) -> Server:
+    """Start a server of these models with what is known of them in a folder."""
+    return Server([model_folder(one.name) for one in models], _settings(models, cache) | settings)
+
+
+def _settings(models: Sequence[Loaded], cache: Path) -> dict[str, str]:
+    targets = {f"models.{one.name}.latency_target": format_duration(one.target_s) for one in models}
+    own = {key: value for one in models for key, value in one.settings.items()}
+    return targets | own | LAYOUT | {"server.cache_dir": str(cache)}
+
+
+def learn(models: Sequence[Loaded], cache: Path, seconds: float) -> None:
+    """Let a server learn what the models cost."""
+    with serve(models, cache) as server:
+        streams = [one.asked(_at(LEARNING, one.rate / len(models))) for one in models]
+        load(f"http://127.0.0.1:{server.port}", streams, 0, duration=f"{seconds:g}s", warmup="0s")
+
+
+def replayed(trace: Trace, models: Mapping[str, Loaded], folder: Path, seconds: float) -> dict[str, Any]:
+    """Put a trace on a server that records it, and then on the simulator; figures of both by model."""
+    here = [models[name] for name in trace.arrivals]
+    learnt, recording = folder / "learnt", folder / "recording"
+    learn(here, learnt, seconds / 2)
+    shutil.copytree(learnt, folder / "own")
+    with serve(here, folder / "own", **{"server.record": str(recording)}) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        run = load(url, trace.streams(models), 0, duration=f"{seconds:g}s", warmup="0s")
+    last_of(recording, run["offered"], folder / "trace.jsonl")
+    told = simulate(here, learnt, folder / "trace.jsonl")
+    found = {}
+    for stream in run["streams"]:
+        one = told[stream["name"]]
+        found[stream["name"]] = {
+            "offered_per_s": (stream["answered"] + sum(stream["failed"].values())) / run["window_s"],
+            "p50_s": [stream["latency_s"]["p50"], one["p50_s"]],
+            "p99_s": [stream["latency_s"]["p99"], one["p99_s"]],
+            "within_share": [stream["within_share"], one["within_share"]],
+            "rows_per_run": one["rows_per_run"],
+            "busy_share": one["busy_share"],
+            "noise": one["noise"],
+            "hand_overs": one["hand_overs"],
+            "on_server_s": run["phases_s"].get("total", {}),
+            "lag_s": run["lag_s"],
+            "batch_rows": run["batch_rows"],
+        }
+    return found
+
+
+def last_of(recording: Path, count: int, to: Path) -> None:
+    """Copy the last requests of a recording: those before were sent alone, to learn the right answers."""
+    (file,) = recording.glob("*.jsonl")
+    head, *requests = file.read_text().splitlines(keepends=True)
+    to.write_text("".join([head, *requests[-count:]]))
+
+
+def simulate(models: Sequence[Loaded], cache: Path, recording: Path) -> dict[str, dict[str, Any]]:
+    """Ask `batchserve simulate` about a recording; its predictions by model."""
+    sets = [part for key, value in _settings(models, cache).items() for part in ("--set", f"{key}={value}")]
+    file = recording.with_suffix(".json")
+    folders = [str(model_folder(one.name)) for one in models]
+    command = [sys.executable, "-m", "batchserve", "simulate", *folders, "--replay", str(recording), *sets]
+    done = subprocess.run([*command, "--json", str(file)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RunError(done.stderr.strip())
+    told = json.loads(file.read_text())
+    return {one["model"]: one | told["models"][one["model"]] for one in told["predictions"]}
+
+
+def compare(found: Mapping[str, Any]) -> dict[str, float]:
+    """Say how far the predictions are off, as shares of what was measured."""
+    figures = {}
+    for name, one in found.items():
+        label = "" if len(found) == 1 else f"{name}: "
+        for what, key in (("p99", "p99_s"), ("goodput", "within_share")):
+            was, told = one[key]
+            figures[f"{label}{what}, predicted over measured"] = told / was - 1
+    return figures
+
+
+def main() -> int:
+    """Run what is asked for, print how far the predictions are off and write a JSON file."""
+    parser = argparse.ArgumentParser(description="Hold predictions against real runs.")
+    parser.add_argument("--only", nargs="+", choices=TRACES, default=list(TRACES), help="traces (all)")
+    parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=12.0, help="length of each trace (%(default)s)")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
+    arguments = parser.parse_args()
+    facts: dict[str, object] = {
+        "command": " ".join(["python", "loadtest/predictions.py", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(),
+    }
+    figures: dict[tuple[str, str], list[float]] = {}
+    rounds: list[dict[str, Any]] = []
+    try:
+        for number in range(arguments.rounds):
+            names = {name for trace in arguments.only for name in TRACES[trace].arrivals}
+            models = {name: measured(name) for name in sorted(names)}
+            rounds.append({"models": {name: dataclasses.asdict(one) for name, one in models.items()}, "traces": {}})
+            for trace in arguments.only:
+                with tempfile.TemporaryDirectory() as folder:
+                    found = replayed(TRACES[trace], models, Path(folder), arguments.seconds)
+                rounds[-1]["traces"][trace] = found
+                for what, figure in compare(found).items():
+                    figures.setdefault((trace, what), []).append(figure)
+                    print(f"round {number + 1}  {trace}: {what}: {figure:+.1%}", file=sys.stderr, flush=True)
+    except (RunError, ServerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(rounds, indent=1), file=sys.stderr)
+    findings = [
+        Finding(trace, what, "x", tuple(one), Wanted(P99_WITHIN if "p99" in what else GOODPUT_WITHIN, is_least=False))
+        for (trace, what), one in figures.items()
+    ]
+    parts = {"findings": [dataclasses.asdict(one) for one in findings], "rounds": rounds}
+    print(finding_table(findings), write_json("predictions", facts | parts, arguments.results), sep="\n\n")
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.pop("BATCHSERVE_CONFIG", None)
+    sys.exit(main())
