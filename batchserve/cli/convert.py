@@ -32,7 +32,7 @@ class Report:
 
     Attributes:
         method: How it was made.
-        inputs: What the answers are compared on, in words.
+        inputs: What answers are compared on, in words; runs are timed on rows of the same kind.
         original: Facts of the original: `file`, `size_bytes`, `load_s` (opening it), `batches`, `why`.
         converted: The same of the converted model.
         runs_on: Provider and threads.
@@ -67,7 +67,7 @@ class Report:
     "--inputs",
     metavar="FOLDER",
     type=click.Path(path_type=Path),
-    help="Compare answers on the .npz files of a folder.  [default: random inputs]",
+    help="Compare on the .npz files of a folder.  [default: random inputs]",
 )
 @click.option(
     "--batch-size", "sizes", type=click.IntRange(1, 1 << 20), multiple=True, help="Rows of a timed run; repeatable."
@@ -180,20 +180,18 @@ def _compare(
         BackendError: A run failed.
     """
     from batchserve.conversion.comparison import compare_answers, compare_loads, compare_speed
+    from batchserve.conversion.questions import Questions
 
     can_batch = original.batchability.is_batchable
     if sizes and not can_batch:
         raise ConversionError(f"the model cannot be batched: {original.batchability.why}; leave --batch-size out")
-    if given is None:
-        rows = RANDOM_ROWS if can_batch else (1,)
-        questions = [original.sample(count) for count in rows]
-        inputs = f"{sum(rows)} random {'row' if len(rows) == 1 else 'rows'}"
-    else:
-        questions = [list(one.values()) for one in given]
-        inputs = f"{len(given)} {'file' if len(given) == 1 else 'files'} of --inputs"
-    accuracy = compare_answers(original, converted, questions)
+    questions = Questions(original, given)
+    random_rows = RANDOM_ROWS if can_batch else (1,)
+    count, kind = (sum(random_rows), "random row") if given is None else (len(given), "file")
+    inputs = f"{count} {kind}{'' if count == 1 else 's'}{'' if given is None else ' of --inputs'}"
+    accuracy = compare_answers(original, converted, questions.for_answers(random_rows))
     speed = [
-        compare_speed(original, converted, original.sample(rows), rows)
+        compare_speed(original, converted, questions.of_rows(rows), rows)
         for rows in (sizes or (DEFAULT_SIZES if can_batch else (1,)))
     ]
     threads = converted.facts.get("intra_op_threads", "?")

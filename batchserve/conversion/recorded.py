@@ -59,4 +59,6 @@ def _checked(file: Path, array: Array, spec: TensorSpec) -> Array:
             f"{file}: {spec.name!r} is {array.dtype}{list(array.shape)}, but the model takes "
             f"{spec.datatype.dtype}{list(spec.shape)}"
         )
+    if not array.size:
+        raise ConversionError(f"{file}: {spec.name!r} has no elements; expected at least one row")
     return np.ascontiguousarray(array)

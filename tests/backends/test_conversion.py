@@ -11,16 +11,17 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from support import image_models, onnx_models
+from support import image_models, onnx_models, sequence_models
 
 from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend, OnnxSession
 from batchserve.config import ModelConfig
 from batchserve.conversion import comparison, tools
 from batchserve.conversion.comparison import compare_answers, compare_loads, compare_speed
+from batchserve.conversion.questions import Questions
 from batchserve.conversion.recorded import read_folder
 from batchserve.core.tensors import DATATYPES, TensorSpec
-from batchserve.errors import ConversionError
+from batchserve.errors import BackendError, ConversionError
 
 MLP = onnx_models.mlp((16, 64, 64, 4))
 
@@ -264,6 +265,10 @@ def test_files_are_read_by_name_in_the_models_order(tmp_path: Path) -> None:
         ({"x": np.zeros((1, 2)), "words": np.array(["a"])}, r"'x' is float64\[1, 2\], but the model takes float32"),
         ({"x": np.zeros((1, 3), np.float32), "words": np.array(["a"])}, r"'x' is float32\[1, 3\], but .*\[-1, 2\]"),
         ({"x": np.zeros(2, np.float32), "words": np.array(["a"])}, r"'x' is float32\[2\]"),
+        (
+            {"x": np.zeros((0, 2), np.float32), "words": np.array(["a"])},
+            "'x' has no elements; expected at least one row",
+        ),
         ({"x": np.array([None]), "words": np.array(["a"])}, "cannot be read as arrays of numpy"),
     ],
 )
@@ -280,6 +285,41 @@ def test_rubbish_and_empty_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "bad.npz").write_bytes(b"rubbish")
     with pytest.raises(ConversionError, match=r"bad\.npz cannot be read"):
         read_folder(tmp_path, SPECS)
+
+
+# What is asked.
+
+
+def test_rows_of_the_first_file_are_asked_over_and_over(mlp: Path) -> None:
+    session = opened(mlp)
+    rows = np.arange(48, dtype=np.float32).reshape(3, 16)
+    questions = Questions(session, [{"x": rows}, {"x": rows[:1]}])
+    assert [list(one[:, 0]) for one in questions.of_rows(5)] == [[0, 16, 32, 0, 16]]
+    assert [len(one[0]) for one in questions.for_answers((7,))] == [3, 1]
+    session.close()
+
+
+def test_random_rows_have_a_usual_length_where_the_model_takes_it(tmp_path: Path) -> None:
+    free = opened(onnx_models.save(sequence_models.attention_encoder(), tmp_path / "free.onnx"))
+    assert {one.shape for one in Questions(free, None).of_rows(2)} == {(2, 64)}
+    free.close()
+    short = SimpleNamespace(
+        inputs=(TensorSpec("x", DATATYPES["FP32"], (-1, -1)),), outputs=(), sample=lambda rows, length: length
+    )
+    short.run = lambda inputs, mask: failing()
+    assert Questions(short, None).of_rows(2) == 0  # type: ignore[arg-type, comparison-overlap]
+
+
+def failing() -> None:
+    raise BackendError("too long")
+
+
+def test_file_is_asked_whole_of_a_model_that_does_not_batch(tmp_path: Path) -> None:
+    session = opened(onnx_models.save(onnx_models.fixed_batch(2), tmp_path / "fixed.onnx"))
+    rows = np.ones((2, 4), np.float32)
+    (asked,) = Questions(session, [{"x": rows}]).of_rows(1)
+    assert asked is rows
+    session.close()
 
 
 def test_images_of_the_support_module_survive_half_precision(tmp_path: Path) -> None:
