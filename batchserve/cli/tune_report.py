@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from batchserve.load.svg import format_count, format_seconds
 from batchserve.load.table import text_table
 from batchserve.tuning.advice import batching_gain, batching_verdict, goal_text
+from batchserve.tuning.settings import server_target_s
 from batchserve.tuning.written import FIRST_LINE
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ def _settled(tuned: Tuned) -> list[str]:
         lines += _differences(tuned, best, confirmed)
     facts = tuned.facts
     lines.append(batching_verdict(tuned.curves, is_batching=facts.is_batching, why=facts.why))
+    inner = format_seconds(server_target_s(tuned.demand.goal.target_s))
+    lines.append(f"The server's latency_target is {inner}: the rest of the time is for the way to the client and back.")
     return lines
 
 
@@ -137,7 +140,7 @@ def _differences(tuned: Tuned, best: Predicted, confirmed: Confirmed) -> list[st
     if tuned.demand.has_rate:
         return []
     if confirmed.is_limited_by_load:
-        return ["The load on this machine could not offer more in time: the server may well be able to do more."]
+        return ["The load itself was late in the runs that missed, for all share the cores: the server may do more."]
     if forecast is None or abs(confirmed.best.goodput_per_s / forecast.goodput_per_s - 1) <= DIFFERS:
         return []
     said = f"The simulation said {format_count(forecast.goodput_per_s)}/s in time"

@@ -34,6 +34,7 @@ from batchserve.tuning.confirm import Confirmed, Probe, better, confirm, probe_o
 from batchserve.tuning.curves import settings_of
 from batchserve.tuning.measure import Opened, free_length, measure, opened
 from batchserve.tuning.predict import Predictor
+from batchserve.tuning.settings import server_target_s
 from batchserve.tuning.state import State, state_file
 from batchserve.tuning.written import chosen_keys
 
@@ -190,7 +191,7 @@ class Tuning:
         facts = self._facts
 
         def limits(setting: Setting, target_s: float) -> Limits:
-            config = replace(self._config, latency_target_s=target_s)
+            config = replace(self._config, latency_target_s=server_target_s(target_s))
             return limits_of(config, setting.way.layout.instances, setting.max_batch_size, facts.pad)
 
         return Predictor(self._source.name, self._state.curves, self._demand, limits, facts.length)

@@ -72,7 +72,7 @@ class Predictor:
         name: The model's.
         curves: What was measured.
         demand: The traffic and the goal.
-        limits: Makes the rules' limits of a setting, with the goal's time as latency target.
+        limits: Makes the rules' limits of a setting for the goal's time.
         length: Size of free axes in the measurements. Costs grow in proportion to it where the traffic has lengths.
     """
 

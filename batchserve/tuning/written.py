@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from batchserve.config.schema import MODEL_KEYS
+from batchserve.tuning.settings import server_target_s
 
 if TYPE_CHECKING:
     from batchserve.config import ModelConfig
@@ -20,12 +21,17 @@ WIDTH = 118
 
 
 def chosen_keys(setting: Setting, target_s: float) -> dict[str, object]:
-    """Give the values of a setting by the fields of `ModelConfig`."""
+    """Give the values of a setting by the fields of `ModelConfig`.
+
+    Args:
+        setting: The choice.
+        target_s: Seconds within which clients are to have their answers.
+    """
     found: dict[str, object] = {
         "providers": (setting.way.provider,),
         "instances": setting.way.layout.instances,
         "intra_op_threads": setting.way.layout.threads,
-        "latency_target_s": target_s,
+        "latency_target_s": server_target_s(target_s),
     }
     if setting.max_batch_size:
         found["max_batch_size"] = setting.max_batch_size

@@ -51,7 +51,7 @@ def test_digits_are_tuned_and_the_result_is_served(tmp_path: Path) -> None:
     assert {name: values[name] for name in chosen if name != "provider"} == {
         name: value for name, value in chosen.items() if name != "provider"
     }
-    assert values["latency_target"] == "500ms"
+    assert values["latency_target"] == "450ms"
     assert values["timeout"] == "7s"
     checked = run_command("check", tmp_path / "models", *cache)
     assert checked.returncode == 0, checked.stdout

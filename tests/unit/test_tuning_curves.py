@@ -21,7 +21,7 @@ from batchserve.tuning.budget import Budget
 from batchserve.tuning.confirm import Probe
 from batchserve.tuning.curves import Curves, Sample, settings_of
 from batchserve.tuning.measure import estimate_s, is_worth_doubling, measure, opened
-from batchserve.tuning.settings import Setting, Way, layouts_on
+from batchserve.tuning.settings import Setting, Way, layouts_on, server_target_s
 from batchserve.tuning.state import State, state_file
 
 ONE, TWO = Way("cpu", Layout(1, 2)), Way("cpu", Layout(2, 1))
@@ -47,6 +47,14 @@ def test_no_layout_takes_more_cores_than_there_are(cores: int) -> None:
     assert {Layout(1, cores), Layout(cores, 1), Layout(1, 1)} <= set(layouts)
     assert len(layouts) == len(set(layouts))
     assert len({one.threads for one in layouts}) <= 4
+
+
+@given(st.floats(1e-6, 1e3))
+def test_server_has_less_time_than_its_clients(target_s: float) -> None:
+    assert 0 < server_target_s(target_s) <= target_s
+    if target_s >= 0.005:
+        assert server_target_s(target_s) == pytest.approx(0.9 * target_s, abs=1e-6)
+    assert server_target_s(0.002) == 0.0015
 
 
 # --- curves -------------------------------------------------------------------------------------------------------
