@@ -25,6 +25,7 @@ from loadtest import (
     server,
     soak,
     trouble,
+    tuning,
     wire,
     wrk,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "server",
     "soak",
     "trouble",
+    "tuning",
     "wire",
     "wrk",
 ]
