@@ -6,13 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from support import image_models as images
 from support import onnx_models as models
 
 from batchserve.backends.base import ModelFile
 from batchserve.backends.onnx import OnnxBackend
 from batchserve.backends.swapping import SwappingBackend, SwappingSession
-from batchserve.config import ModelConfig
+from batchserve.config import ModelConfig, PreprocessConfig
 from batchserve.errors import ModelLoadError, ProviderUnavailable
 
 pytestmark = pytest.mark.needs("openvino")
@@ -41,6 +43,21 @@ def test_both_providers_give_the_same_answers(file: ModelFile) -> None:
         assert np.allclose(got, expected, 1e-3, 1e-5)
     ours.close()
     plain.close()
+
+
+@pytest.mark.parametrize("is_external", [False, True])
+@pytest.mark.parametrize("how", ["none", "linear", "nearest"])
+def test_images_as_bytes_are_prepared_by_the_provider(tmp_path: Path, how: str, is_external: bool) -> None:
+    """Weights in another file are found although the changed graph is handed over as bytes."""
+    path = tmp_path / "net.onnx"
+    place = {"location": "weights.bin", "size_threshold": 0} if is_external else {}
+    onnx.save_model(images.image_net(), path, save_as_external_data=is_external, **place)
+    preprocess = PreprocessConfig(scale=images.SCALE, mean=images.MEAN, std=images.STD, resize=how)
+    session = OnnxBackend().load(ModelFile("net", 1, path), ModelConfig(providers=("openvino",), preprocess=preprocess))
+    pixels = images.pixels(3)
+    expected = images.normalised(pixels) * images.weights_of()
+    assert np.allclose(session.run([pixels], 1)[0], expected, 1e-3, 1e-3)
+    session.close()
 
 
 def test_options_are_handed_over(file: ModelFile) -> None:

@@ -22,7 +22,6 @@ def image_net(
     ir_version: int = 9,
     element: int = TensorProto.FLOAT,
     name: str = "image",
-    is_external: bool = False,
 ) -> ModelProto:
     """`image[batch, 3, 8, 6]` → `y[batch, 3, …]`, each value times its place's own weight: no two pixels are alike."""
     dtype = helper.tensor_dtype_to_np_dtype(element)
