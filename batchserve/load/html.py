@@ -226,7 +226,7 @@ def _timeline(run: Mapping[str, Any]) -> str:
 def _latency_timeline(run: Mapping[str, Any]) -> str:
     moments = run["timeline"]
     x = Axis("second", 0.0, max(moments[-1]["second"], 1))
-    names = (("p50_s", 1), ("p99_s", 2), ("max_s", 4))
+    names = (("p50_s", 1), ("p99_s", 3), ("max_s", 4))  # the colours that they have against the load
     values = [moment[name] for moment in moments for name, _ in names if moment[name] is not None]
     y = Axis.around("latency", values, is_log=True, write=format_seconds)
     series = [Series(name[:-2], [(one["second"], one[name]) for one in moments], colour) for name, colour in names]

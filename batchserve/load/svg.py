@@ -127,7 +127,7 @@ def lines(x: Axis, y: Axis, series: Sequence[Series], *, limit: tuple[str, float
     if limit is not None and y.least <= limit[1] <= y.most:
         _, top = _at(x, y, (x.least, limit[1]))
         parts.append(f'<path class="limit" d="M{LEFT} {top:.1f}H{WIDTH - RIGHT}"/>')
-        place = f'x="{WIDTH - RIGHT}" y="{top - 4:.1f}" text-anchor="end"'
+        place = f'x="{LEFT + 4}" y="{top - 4:.1f}"'  # at the left: the lines' last points are what is looked at
         parts.append(f'<text class="limit-text" {place}>{escape(limit[0])}</text>')
     return _frame(x, y, parts) + _legend(series)
 
