@@ -34,7 +34,7 @@ from loadtest.report import RESULTS, write_json
 from loadtest.scheduling_real import Limit, RunError, load, raw_limit
 from loadtest.server import Process, Server, ServerError
 
-__all__ = ["CONTENDERS", "Contender", "main"]
+__all__ = ["CONTENDERS", "Contender", "main", "table"]
 
 MODEL = "mlp-wide"
 SHARES = (0.5, 1.2, 2.0)
@@ -66,6 +66,10 @@ CONTENDERS = {
         "/readyz",
         {"format": "raw", "check": False, "raw": {"path": "/predict", "shape": [1024], "json": '{"x":[[DATA]]}'}},
         takes_target=True,
+    ),
+    "rayserve": Contender(
+        "/-/healthz",
+        {"format": "raw", "check": False, "raw": {"path": "/", "shape": [1024], "json": '{"x":[DATA]}'}},
     ),
     "mlserver": Contender("/v2/health/ready", {"model": "model", "format": "json"}),
 }
@@ -141,7 +145,7 @@ def run_round(turn: int, pythons: Mapping[str, Path | None], seconds: float) -> 
     return limit, rows
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Write one line for each server and load: medians over the rounds, and the range of the goodput."""
     lines = ["| server | offered | in time (range) | p50 ms | p99 ms |", "|---|---:|---:|---:|---:|"]
     for name in dict.fromkeys(row["server"] for row in rows):
@@ -184,7 +188,7 @@ def main() -> int:
     except (RunError, ServerError) as caught:
         error = str(caught)
     path = write_json("comparison", facts | {"error": error, "limits": limits, "rows": rows}, arguments.results)
-    print(_table(rows), path, sep="\n\n")
+    print(table(rows), path, sep="\n\n")
     if error:
         print(f"error: {error}", file=sys.stderr)
     return 1 if error else 0

@@ -14,7 +14,7 @@ def row(server: str, share: float, goodput: float) -> dict[str, object]:
 
 def test_table_has_medians_and_ranges_of_every_server_and_load() -> None:
     rows = [row(name, share, good) for name in ("a", "b") for share in comparison.SHARES for good in (0.2, 0.9, 0.8)]
-    lines = comparison._table(rows).splitlines()
+    lines = comparison.table(rows).splitlines()
     assert len(lines) == 2 + 2 * len(comparison.SHARES)
     assert lines[2] == "| a | 0.5 x | 80.0% (20.0%-90.0%) | 10.0 | 20.0 |"
 

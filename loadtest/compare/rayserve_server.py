@@ -1,0 +1,63 @@
+"""Ray Serve: one replica, batches of up to 32 rows, 5 ms wait for more, JSON both ways as its documents show.
+
+    python loadtest/compare/rayserve_server.py --model model.onnx --port 8001
+
+Asked at / with {"x": [numbers of a row]}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import ray  # type: ignore[import-not-found]  # not installed where types are checked
+from ray import serve  # type: ignore[import-not-found]
+
+MAX_BATCH_SIZE = 32
+MAX_WAIT_S = 0.005
+MOST_ONGOING = 1000
+"""Requests that the replica takes at once; with its own 5 no batch would ever be larger."""
+
+
+@serve.deployment(num_replicas=1, max_ongoing_requests=MOST_ONGOING)
+class Model:
+    """Runs batches of rows."""
+
+    def __init__(self, path: str) -> None:
+        """Load the model."""
+        self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        self._input = self._session.get_inputs()[0].name
+
+    @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=MAX_WAIT_S)  # type: ignore[untyped-decorator]
+    async def run(self, rows: list[Any]) -> list[Any]:
+        """Run a batch."""
+        (answer,) = self._session.run(None, {self._input: np.asarray(rows, np.float32)})
+        return list(answer)
+
+    async def __call__(self, request: Any) -> dict[str, Any]:
+        """Answer one request."""
+        answer = await self.run((await request.json())["x"])
+        return {"y": answer.tolist()}
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser(description="Serve a model with Ray Serve.")
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+    serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
+    serve.run(Model.bind(arguments.model), route_prefix="/")
+    print(f"http://127.0.0.1:{arguments.port}", flush=True)
+    signal.sigwait([signal.SIGTERM])
+    serve.shutdown()
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    main()
