@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -44,11 +44,14 @@ from loadtest.report import RESULTS, write_json
 from loadtest.scheduling_real import MODELS, Limit, RunError, raw_limit
 from loadtest.server import Server, ServerError
 
-__all__ = ["SCENARIOS", "Asker", "Verdict", "main", "read_summary"]
+__all__ = ["SCENARIOS", "Asker", "Verdict", "main", "ratio_table", "read_summary", "verdict_table"]
 
 TARGET_RUNS = 5
 PERCENTILE = 0.99
 SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
+WANTED = {"encoder": 0.8, "resnet50": 0.9}
+"""Server rate over that of the bare runtime, by model."""
+
 SAMPLES = 64
 CONNECTIONS = 512
 OFFLINE_CONNECTIONS = 64
@@ -276,33 +279,39 @@ def main() -> int:
         "min_duration_s": arguments.seconds,
         "target": f"{TARGET_RUNS} x the run time of the best batch, p{PERCENTILE * 100:g}",
     }
-    print("| model | scenario | verdict | rate/s | p50 ms | p99 ms | over the raw limit |")
-    print("|---|---|---|---:|---:|---:|---:|")
-    results = []
+    results: list[dict[str, Any]] = []
+    error = ""
     try:
         for name in arguments.models:
             limit = raw_limit(name, 1.0)
             verdicts = []
             if "offline-raw" in arguments.scenarios:
                 verdicts.append(offline_raw(name, limit, arguments.seconds))
-                limit = dataclasses.replace(limit, rows_per_s=_rate(verdicts[0]))
-                print(_row(name, verdicts[0], limit), flush=True)
+                limit = dataclasses.replace(limit, rows_per_s=_rate(verdicts[0].figures))
+                _tell(name, verdicts[0])
             for scenario in [one for one in arguments.scenarios if one in SCENARIOS]:
                 with Server([model_folder(name)]) as served:
                     for verdict in SCENARIOS[scenario](
                         name, limit, arguments.seconds, f"http://127.0.0.1:{served.port}"
                     ):
                         verdicts.append(verdict)
-                        print(_row(name, verdict, limit), flush=True)
+                        _tell(name, verdict)
             results.append({"model": name, "limit": vars(limit), "verdicts": [vars(one) for one in verdicts]})
-    except (RunError, ServerError) as error:
+    except (RunError, ServerError) as caught:
+        error = str(caught)
+    path = write_json("mlperf", facts | {"error": error, "results": results}, arguments.results)
+    print(verdict_table(results), ratio_table(results), path, sep="\n\n")
+    if error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"\n{write_json('mlperf', facts | {'results': results}, arguments.results)}")
-    return 0
+    return 1 if error else 0
 
 
-def _rate(verdict: Verdict) -> float:
+def _tell(name: str, verdict: Verdict) -> None:
+    said = "VALID" if verdict.is_valid else "INVALID"
+    print(f"{name} {verdict.scenario}: {said}, {_rate(verdict.figures):,.1f}/s", file=sys.stderr, flush=True)
+
+
+def _rate(figures: Mapping[str, float]) -> float:
     """Return the rate that a run stands for."""
     names = (
         "Samples per second",
@@ -310,20 +319,53 @@ def _rate(verdict: Verdict) -> float:
         "Scheduled samples per second",
         "QPS w/o loadgen overhead",
     )
-    return next((verdict.figures[name] for name in names if name in verdict.figures), 0.0)
+    return next((figures[name] for name in names if name in figures), 0.0)
 
 
-def _row(name: str, verdict: Verdict, limit: Limit) -> str:
-    def latency(percentile: str) -> str:
-        key = next((one for one in verdict.figures if one.startswith(f"{percentile}.00 percentile latency")), "")
-        return f"{verdict.figures[key] / 1e6:.2f}" if key else ""
+def verdict_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Write one line for each run, the INVALID ones too: LoadGen's verdict, what it was asked to hold, its figures."""
+    lines = ["| model | scenario | verdict | rate/s | p50 ms | p99 ms | target ms | over the raw limit |"]
+    lines.append("|---|---|---|---:|---:|---:|---:|---:|")
+    for result in results:
+        for verdict in result["verdicts"]:
+            figures, settings = verdict["figures"], verdict["settings"]
+            said = "VALID" if verdict["is_valid"] else "INVALID"
+            points = [_percentile_ms(figures, percentile) for percentile in ("50", "99")]
+            target_ns = settings.get("target_latency (ns)", "") if verdict["scenario"] == "Server" else ""
+            target = f"{float(target_ns) / 1e6:.1f}" if target_ns else ""
+            rate = _rate(figures)
+            over = f"{rate / result['limit']['rows_per_s']:.3f}"
+            cells = [result["model"], verdict["scenario"], said, f"{rate:,.1f}", *points, target, over]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
-    rate = _rate(verdict)
-    said = "VALID" if verdict.is_valid else "INVALID"
-    return (
-        f"| {name} | {verdict.scenario} | {said} | {rate:,.1f} | {latency('50')} | {latency('99')} "
-        f"| {rate / limit.rows_per_s:.3f} |"
-    )
+
+def ratio_table(results: Sequence[Mapping[str, Any]]) -> str:
+    """Write, for each model, the largest rate of a VALID Server run over that of the bare runtime in Offline."""
+    lines = [
+        "| model | Offline, raw /s | Server, VALID /s | Server over raw | wanted | |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for result in results:
+        by_scenario: dict[str, list[float]] = {}
+        for verdict in result["verdicts"]:
+            if verdict["is_valid"]:
+                by_scenario.setdefault(verdict["scenario"], []).append(_rate(verdict["figures"]))
+        raw, served = (max(by_scenario.get(name, [0.0])) for name in ("offline-raw", "Server"))
+        wanted = WANTED.get(result["model"])
+        bound = "" if wanted is None else f"≥ {wanted:g}"
+        if not raw or not served:
+            missing = "no VALID run of " + ("the bare runtime" if not raw else "the Server scenario")
+            lines.append(f"| {result['model']} | {raw:,.1f} | {served:,.1f} | | {bound} | {missing} |")
+            continue
+        said = "" if wanted is None else "met" if served / raw >= wanted else "NOT met"
+        lines.append(f"| {result['model']} | {raw:,.1f} | {served:,.1f} | {served / raw:.3f} | {bound} | {said} |")
+    return "\n".join(lines)
+
+
+def _percentile_ms(figures: Mapping[str, float], percentile: str) -> str:
+    key = next((one for one in figures if one.startswith(f"{percentile}.00 percentile latency")), "")
+    return f"{figures[key] / 1e6:.2f}" if key else ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -39,3 +39,28 @@ def test_verdict_figures_and_settings_are_read(verdict: str, is_valid: bool) -> 
     assert "target_qps" not in figures
     assert settings["target_qps"] == "400"
     assert settings["min_duration (ms)"] == "60000"
+
+
+def verdict(scenario: str, rate: float, *, is_valid: bool) -> dict[str, object]:
+    return {
+        "scenario": scenario,
+        "is_valid": is_valid,
+        "figures": {"Samples per second": rate, "99.00 percentile latency (ns)": 5e6},
+        "settings": {"target_latency (ns)": "320000000"},
+    }
+
+
+def test_server_rate_is_that_of_the_best_valid_run_over_the_bare_runtime() -> None:
+    runs = [
+        verdict("offline-raw", 100.0, is_valid=True),
+        verdict("Server", 95.0, is_valid=False),
+        verdict("Server", 85.0, is_valid=True),
+    ]
+    one = {"model": "encoder", "limit": {"rows_per_s": 100.0}, "verdicts": runs}
+    none = {"model": "resnet50", "limit": {"rows_per_s": 100.0}, "verdicts": runs[:2]}
+    table = mlperf.ratio_table([one, none]).splitlines()
+    assert table[2] == "| encoder | 100.0 | 85.0 | 0.850 | ≥ 0.8 | met |"
+    assert table[3] == "| resnet50 | 100.0 | 0.0 | | ≥ 0.9 | no VALID run of the Server scenario |"
+    assert (
+        mlperf.verdict_table([one]).splitlines()[3] == "| encoder | Server | INVALID | 95.0 |  | 5.00 | 320.0 | 0.950 |"
+    )
