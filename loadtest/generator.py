@@ -15,10 +15,11 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from batchserve.load.scenario import Scenario, Stream
 from loadtest import machine
 from loadtest.report import RESULTS, write_json
 
-__all__ = ["SHARES", "Comparison", "compare", "main", "with_delays"]
+__all__ = ["SHARES", "Comparison", "compare", "main", "stall_table", "truth_table", "with_delays"]
 
 SERVER = Path(__file__).parent / "baselines" / "delays.py"
 SHARES = (0.5, 0.9, 0.95, 0.99, 0.999)
@@ -53,7 +54,7 @@ class Comparison:
         return self.reported_s / self.truth_s - 1
 
 
-def with_delays(scenario: Scenario, *arguments: str) -> tuple[dict[str, object], list[float]]:
+def with_delays(scenario: Scenario, *arguments: str) -> tuple[dict[str, Any], list[float]]:
     """Apply a scenario to a server of its own.
 
     Args:
@@ -78,7 +79,7 @@ def with_delays(scenario: Scenario, *arguments: str) -> tuple[dict[str, object],
     return result, delays
 
 
-def compare(result: dict[str, object], delays: list[float]) -> list[Comparison]:
+def compare(result: dict[str, Any], delays: list[float]) -> list[Comparison]:
     """Set percentiles side by side: of all answers' latencies, and of all delays."""
     buckets = np.array(result["histogram"])
     counts = np.cumsum(buckets[:, 1])
@@ -97,39 +98,52 @@ def middle(values: Sequence[float], form: str) -> str:
     return f"{statistics.median(values):{form}} ({low} to {high})"
 
 
-def against_truth(open_loop: Scenario, rounds: int, *arguments: str) -> dict[str, list[dict[str, object]]]:
-    """Measure every variant in each round, in turns, and print a table over all rounds."""
-    found: dict[str, list[dict[str, object]]] = {name: [] for name in VARIANTS}
+def against_truth(open_loop: Scenario, rounds: int, *arguments: str) -> dict[str, list[dict[str, Any]]]:
+    """Measure every variant in each round, in turns."""
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in VARIANTS}
     for number in range(rounds):
         for name, tick_s in list(VARIANTS.items())[:: -1 if number % 2 else 1]:
             result, delays = with_delays(open_loop.with_(tick_s=tick_s, seed=number), *arguments)
             compared = [asdict(row) | {"error": row.error} for row in compare(result, delays)]
             found[name].append({"cpu_share": result["cpu_share"], "compared": compared, "result": result})
-    print("| generator | CPU of a core | percentile | truth ms | reported ms | error |\n|---|---:|---|---:|---:|---:|")
+    return found
+
+
+def truth_table(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Write a line for each variant and percentile: medians over the rounds, and ranges."""
+    lines = ["| generator | CPU of a core | percentile | truth ms | reported ms | error |"]
+    lines.append("|---|---:|---|---:|---:|---:|")
     for name, each in found.items():
         cpu = middle([one["cpu_share"] for one in each], ".1%")
         for index, share in enumerate(SHARES):
             rows = [one["compared"][index] for one in each]
             truth, reported = (statistics.median(row[key] for row in rows) * 1e3 for key in ("truth_s", "reported_s"))
             error = middle([row["error"] for row in rows], "+.1%")
-            print(f"| {name} | {cpu} | p{share * 100:g} | {truth:.2f} | {reported:.2f} | {error} |")
-    return found
+            lines.append(f"| {name} | {cpu} | p{share * 100:g} | {truth:.2f} | {reported:.2f} | {error} |")
+    return "\n".join(lines)
 
 
-def through_a_stall(*arguments: str) -> dict[str, object]:
-    """Let the server stand still for a second under an open and a closed loop, and print what each saw."""
+def through_a_stall(*arguments: str) -> dict[str, dict[str, Any]]:
+    """Let the server stand still for a second under an open and a closed loop."""
     open_loop = Scenario([STREAM], Steady(500.0, is_even=True), duration_s=5.0, warmup_s=0, timing_every=0)
     closed = open_loop.with_(arrivals=None, connections=20)
-    found: dict[str, object] = {}
-    print("\n| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |\n|---|---:|---:|---:|---:|---:|")
+    found = {}
     for name, scenario in (("open loop, 500/s", open_loop), ("closed loop, 20 connections", closed)):
         result, _ = with_delays(scenario, *arguments, "--stall-after-s", "2", "--stall-s", "1")
-        total = result["total"]
         above = sum(count for seconds, count in result["histogram"] if seconds > 0.5)
-        points = " | ".join(f"{total['latency_s'][key] * 1e3:.1f}" for key in ("p50", "p99", "max"))
-        print(f"| {name} | {total['answered']} | {points} | {above} |", flush=True)
-        found[name] = result
+        found[name] = {"above_500_ms": above, "result": result}
     return found
+
+
+def stall_table(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Write what each loop saw of the stall."""
+    lines = ["| a stall of 1 s | requests | p50 ms | p99 ms | max ms | above 500 ms |"]
+    lines.append("|---|---:|---:|---:|---:|---:|")
+    for name, one in found.items():
+        total = one["result"]["total"]
+        points = " | ".join(f"{total['latency_s'][key] * 1e3:.1f}" for key in ("p50", "p99", "max"))
+        lines.append(f"| {name} | {total['answered']} | {points} | {one['above_500_ms']} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
@@ -151,9 +165,11 @@ def main() -> int:
     open_loop = Scenario([STREAM], Steady(arguments.rate), duration_s=arguments.seconds, warmup_s=0, timing_every=0)
     print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.rounds} rounds of {arguments.seconds:g} s; ", end="")
     print(f"delays of {arguments.least_ms:g} ms and more, mean {arguments.mean_ms:g} ms\n")
-    facts["truth"] = against_truth(open_loop, arguments.rounds, *spread)
-    facts["stall"] = through_a_stall(*spread)
-    print(f"\n{write_json('generator', facts, arguments.results)}")
+    truth = against_truth(open_loop, arguments.rounds, *spread)
+    print(truth_table(truth), end="\n\n", flush=True)
+    stall = through_a_stall(*spread)
+    path = write_json("generator", facts | {"truth": truth, "stall": stall}, arguments.results)
+    print(stall_table(stall), path, sep="\n\n")
     return 0
 
 

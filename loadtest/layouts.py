@@ -45,7 +45,7 @@ from loadtest.report import RESULTS, write_json
 from loadtest.server import Server, ServerError
 from loadtest.wire import infer_request, outputs
 
-__all__ = ["WORKLOADS", "main", "mixed_lengths"]
+__all__ = ["WORKLOADS", "main", "mixed_lengths", "table"]
 
 Array = npt.NDArray[Any]
 

@@ -1,10 +1,17 @@
-"""Sums a comparison of variants up: medians over rounds, ratios within rounds; a table and a JSON file."""
+"""Sums a comparison of variants up: medians over rounds, ratios within rounds; a table and a JSON file.
+
+    python -m loadtest.report [--add FILE.json...]
+
+takes results of any benchmark into docs/results/ and writes the tables of docs/ anew.
+"""
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import statistics
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,3 +169,26 @@ def write_json(name: str, parts: Mapping[str, object], folder: Path = RESULTS) -
     path = folder / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
     path.write_text(json.dumps({"benchmark": name, **parts}, indent=1) + "\n")
     return path
+
+
+def main() -> int:
+    """Take results in, write the pages that show them, and say which; 1 if one cannot be taken in."""
+    from loadtest.pages import PageError, add, write_pages
+    from loadtest.result_tables import NoTableError
+
+    parser = argparse.ArgumentParser(prog="python -m loadtest.report", description="Write the tables of docs/ anew.")
+    parser.add_argument("--add", nargs="+", type=Path, default=[], metavar="FILE", help="results to take in")
+    arguments = parser.parse_args()
+    try:
+        for file in arguments.add:
+            print(f"{file}: taken in as {add(file)}")
+    except (PageError, NoTableError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for page in write_pages():
+        print(f"{page}: written anew")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
