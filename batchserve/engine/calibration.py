@@ -307,19 +307,23 @@ def saturate(
         inbox.put(True)
     runs, spans_s, running = [0] * streams, [0.0] * streams, streams
     problem: BackendError | None = None
-    while running:
-        index, error = done.get()
-        now_s = time.perf_counter()
-        runs[index] += 1
-        spans_s[index] = now_s - start_s
-        problem = problem or error
-        goes_on = problem is None and now_s - start_s < window_s
-        inboxes[index].put(goes_on)
-        running -= not goes_on
-        while time.perf_counter() - now_s < rows * row_s:
-            pass
-    for thread in threads:
-        thread.join()
+    try:
+        while running:
+            index, error = done.get()
+            now_s = time.perf_counter()
+            runs[index] += 1
+            spans_s[index] = now_s - start_s
+            problem = problem or error
+            goes_on = problem is None and now_s - start_s < window_s
+            inboxes[index].put(goes_on)
+            running -= not goes_on
+            while time.perf_counter() - now_s < rows * row_s:
+                pass
+    finally:
+        for inbox in inboxes:  # a signal may raise here, and a thread that waits would keep the process
+            inbox.put(False)
+        for thread in threads:
+            thread.join()
     if problem is not None:
         raise problem
     return sum(count / span_s for count, span_s in zip(runs, spans_s, strict=True))

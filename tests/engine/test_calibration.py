@@ -13,7 +13,8 @@ from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.fake import FakeBackend, FakeSession
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
-from batchserve.engine.calibration import Measured, calibrate, choose
+from batchserve.engine import calibration
+from batchserve.engine.calibration import Measured, calibrate, choose, saturate
 from batchserve.engine.loading import load_model
 from batchserve.errors import BackendError, ModelLoadError
 
@@ -184,3 +185,21 @@ def test_saturation_is_measured_at_the_largest_batch_that_pays() -> None:
     backend = Cores(alone_s=0.001, speedup=1.5)
     calibrate("m", loaded(backend), "auto", 4, 4.0)
     assert {run.rows for run in backend.runs} == {1, 2, 4}, "a run takes the same time whatever it holds"
+
+
+class Interrupted(calibration.SimpleQueue[object]):
+    """A queue on which the main thread is interrupted as soon as it waits, as by Ctrl-C."""
+
+    def get(self, *arguments: object) -> object:  # type: ignore[override]
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        return super().get()
+
+
+def test_interrupted_measurement_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waited for its next run for ever would keep the process from ending."""
+    monkeypatch.setattr(calibration, "SimpleQueue", Interrupted)
+    session = FakeBackend().load(ModelFile("m", 1, Path("m.onnx")), ModelConfig())
+    with pytest.raises(KeyboardInterrupt):
+        saturate(session, session.sample(1), 1, 1, 2, 10.0)
+    assert not [one for one in threading.enumerate() if one.name.startswith("calibrate-")]
