@@ -114,7 +114,7 @@ def _held(tuned: Tuned, best: Predicted, confirmed: Confirmed | None) -> str:
     if not tuned.demand.has_rate or best.most is None:
         return text
     most = format_count(best.most.offered_per_s)
-    return f"{text} By simulation it would be up to {most}/s, {best.speed:.2g} times this traffic."
+    return f"{text} By simulation it would be up to {most}/s, {format_count(best.speed)} times this traffic."
 
 
 def _missed(tuned: Tuned, best: Predicted, confirmed: Confirmed | None) -> str:

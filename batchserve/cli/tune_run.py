@@ -32,7 +32,7 @@ from batchserve.tuning.budget import MEASURING, PREDICTING, Budget
 from batchserve.tuning.choose import Predicted, finalists, rank
 from batchserve.tuning.confirm import Confirmed, Probe, better, confirm, probe_of
 from batchserve.tuning.curves import settings_of
-from batchserve.tuning.measure import Opened, free_length, measure, opened
+from batchserve.tuning.measure import Opened, free_length, measure, opened, row_bytes
 from batchserve.tuning.predict import Predictor
 from batchserve.tuning.settings import server_target_s
 from batchserve.tuning.state import State, state_file
@@ -50,6 +50,9 @@ COUNTS = ("spinning", "provider_options", "isolation", "pad", "preprocess", "inp
 """Fields of the configuration that change what runs take, besides those that are compared."""
 RESERVE_S = 1.0
 """What is left for stopping servers and writing."""
+CALM_S, CALM_BYTE_S = 250e-6, 2.5e-9
+"""A request, and a byte of it, costs this machine less than so much to send, receive and answer: where the runs do not
+limit, real runs begin there. What it does cost, the prediction does not know."""
 START_S, RUN_S = 1.5, 1.5
 """What a server needs to start, besides loading the model, and the shortest run on it."""
 READY_TIMEOUT_S = 120.0
@@ -179,6 +182,7 @@ class Tuning:
             why=first.batchability.why,
             pad=first.pad,
             length=length,
+            row_bytes=row_bytes(first, length),
             ways=model.ways,
             skipped=model.skipped,
             load_s=load_s,
@@ -258,6 +262,7 @@ class Tuning:
             [partial(load, index) for index in range(len(last))],
             demand,
             [one.speed for one in last],
+            calm_per_s=1 / (CALM_S + CALM_BYTE_S * self._facts.row_bytes * demand.rows),
             known=[state.probes(key) for key in keys],
             left_s=self._left_s,
             keep=lambda index, probe: state.add_probe(keys[index], probe),

@@ -31,6 +31,7 @@ class Facts:
         why: The reason.
         pad: How lengths are padded; None if they are not.
         length: Size of free axes in the measurements; 0 for the sample's own.
+        row_bytes: Bytes of a row's inputs.
         ways: Ways to run it.
         skipped: Providers that were left out, and why.
         load_s: How long opening it took.
@@ -41,6 +42,7 @@ class Facts:
     why: str
     pad: PadRule | None
     length: int
+    row_bytes: int
     ways: Sequence[Way]
     skipped: Mapping[str, str]
     load_s: float

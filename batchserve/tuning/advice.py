@@ -58,8 +58,13 @@ def batching_verdict(curves: Curves, *, is_batching: bool, why: str) -> str:
         f"{format_count(batched)} rows/s in batches of {best[1]} ({best[0]}), {batched / alone:.2f} times the "
         f"{format_count(alone)} one by one ({single[0]})"
     )
+    if best[1] == single[1]:
+        most = max(curves.sizes(best[0]))
+        figures = (
+            f"no batch of up to {most} gave more than the {format_count(alone)} rows/s of single rows ({single[0]})"
+        )
     if batched < PAYS * alone:
-        return f"Batching does not pay on this machine: {figures}. Larger batches only make requests wait."
+        return f"Batching does not pay on this machine: {figures}."
     return f"Batching pays: {figures}."
 
 
@@ -115,7 +120,7 @@ def _attained(predictor: Predictor, chosen: Predicted, target_s: float) -> tuple
     longer = predictor.with_target(target_s)
     bound = longer.bound(chosen.setting)
     speed = 1.0 if predictor.demand.has_rate else CALM * bound
-    if not 0 < speed <= bound:
+    if speed > bound:
         return None
     forecast = longer.at(chosen.setting, speed)
     return (target_s, forecast) if longer.is_held(forecast) else None
@@ -137,8 +142,8 @@ def _more_slots(predictor: Predictor, chosen: Predicted, has_time: Callable[[], 
         slots = factor * instances
         if predictor.is_held(forecast := predictor.at(chosen.setting, 1.0, slots)):
             text = (
-                f"More slots would do: {slots} as fast as these {instances}, on as many more cores or devices "
-                f"({forecast.within_share:.1%} in time)."
+                f"More slots would do: {slots} as fast as the present {instances}, on {factor} times the cores or "
+                f"devices ({forecast.within_share:.1%} in time)."
             )
             return Remedy("slots", slots, text)
     return None

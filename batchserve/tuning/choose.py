@@ -17,6 +17,7 @@ CLOSE = 0.98
 CALM = 0.8
 """Where no rate is given, latencies are compared at this share of the best one's largest rate."""
 WORTH_CONFIRMING = 0.8
+"""Share of the best one's largest speed from which on another way may turn out better in real runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def rank(
     has_time: Callable[[], bool],
     tell: Callable[[Setting, float], None] = lambda setting, share: None,
 ) -> list[Predicted]:
-    """Predict for every setting that may be the best, and order them, best first.
+    """Predict for every setting that may be the best, and for each way that may come close; order them, best first.
 
     The best is the one that meets the goal at the largest speed: with the most room, if the traffic has a rate. If no
     setting meets it at the traffic's own rate, it is the one that answers most in time. Of settings that are equally
@@ -81,7 +82,8 @@ def rank(
     best = 0.0
     order = sorted(settings, key=lambda setting: -bounds[setting])
     for number, setting in enumerate(order):
-        if found and (bounds[setting] < CLOSE * best or not has_time()):
+        is_new = all(one.setting.way != setting.way for one in found)
+        if found and (bounds[setting] < (WORTH_CONFIRMING if is_new else CLOSE) * best or not has_time()):
             continue
         tell(setting, number / len(order))
         found.append(Predicted(setting, predictor.most(setting), predictor.at(setting, 1.0) if has_rate else None))

@@ -30,8 +30,6 @@ GRACE_S = 0.2
 
 FIRST = 0.9
 """The first speed that is tried, as a share of the predicted one."""
-CALM_PER_S = 4000.0
-"""No run begins above so many requests a second: what reading and writing them costs, the prediction does not know."""
 LEAP, UP, DOWN = 1.6, 1.2, 0.92
 FAR = 0.6
 """Below this share of the predicted speed the next one is `LEAP` times as large, above it `UP` times."""
@@ -186,6 +184,7 @@ async def confirm(
     demand: Demand,
     first: Sequence[float],
     *,
+    calm_per_s: float,
     known: Sequence[Iterable[Probe]],
     left_s: Callable[[], float],
     keep: Callable[[int, Probe], None],
@@ -196,6 +195,7 @@ async def confirm(
         apply: For each server: applies traffic, told its speed, too.
         demand: The traffic.
         first: For each server: the largest speed as predicted.
+        calm_per_s: Where no rate is given, no server's first run has more requests a second.
         known: For each server: runs that were made before.
         left_s: Seconds left.
         keep: Told after each run, to save it.
@@ -204,7 +204,7 @@ async def confirm(
         What came of each; None if there was no time for a single run.
     """
     tries: list[Climb | _Rounds] = [
-        _Rounds() if demand.has_rate else Climb(speed, CALM_PER_S / demand.per_s, demand.goal.share) for speed in first
+        _Rounds() if demand.has_rate else Climb(speed, calm_per_s / demand.per_s, demand.goal.share) for speed in first
     ]
     for one, runs in zip(tries, known, strict=True):
         for probe in runs:

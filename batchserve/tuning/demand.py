@@ -24,6 +24,7 @@ RAMP_S = 30.0
 """How long a ramp takes from one rate to the other: a schedule says nothing about it."""
 
 WARMUP_SHARE = 0.1
+"""Of traffic that is always alike. What repeats itself, or was recorded, is counted whole."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ class Demand:
             ],
             arrivals=Faster(scenario.arrivals, speed) if scenario.arrivals else None,
             duration_s=seconds,
-            warmup_s=WARMUP_SHARE * seconds,
+            warmup_s=0.0 if self._period_s() or self.whole_s < math.inf else WARMUP_SHARE * seconds,
             target_s=self.goal.target_s,
             seed=seed,
         )

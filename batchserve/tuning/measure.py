@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from batchserve.config import ModelConfig
     from batchserve.core.tensors import Array
 
-__all__ = ["Opened", "estimate_s", "free_length", "is_worth_doubling", "measure", "opened"]
+__all__ = ["Opened", "estimate_s", "free_length", "is_worth_doubling", "measure", "opened", "row_bytes"]
 
 ROUNDS = 5
 LONE_S, LEAST_LONE, MOST_LONE = 0.04, 3, 100
 WINDOW_S = 0.08
 RUNS_PER_STREAM = 3
+LOOPS = 10
 LONG_S = 0.25
 """Runs up to this long are measured whatever the target is, to say what batching brings."""
 MOST_ROWS = 256
@@ -97,6 +98,11 @@ def free_length(session: Session) -> int:
     """Choose the size of free axes besides the batch: the one that loads measure with, 0 for the session's own."""
     has_lengths = session.batchability.is_batchable and any(-1 in spec.shape[1:] for spec in session.inputs)
     return LENGTH if has_lengths and accepts(session, (1 << len(session.outputs)) - 1, LENGTH) else 0
+
+
+def row_bytes(session: Session, length: int) -> int:
+    """Return the bytes of one row's inputs."""
+    return sum(array.nbytes for array in session.sample(1, length))
 
 
 def is_worth_doubling(points: Sequence[tuple[int, float]], target_s: float) -> bool:
@@ -181,6 +187,7 @@ class _Bench:
         self._length = length
         self._target_s = target_s
         self._mask = (1 << len(opened.first.outputs)) - 1
+        self._row_s = ROW_S + BYTE_S * row_bytes(opened.first, length)
         self._inputs: dict[int, list[Array]] = {}
         self._failed: set[tuple[Way, int]] = set()
         self._warm: set[tuple[int, int]] = set()
@@ -206,7 +213,7 @@ class _Bench:
             return 0.0
         run_s = known[-1][1] if known[-1][0] == rows else estimate_s(known, rows)
         warm_s = 0.0 if (id(self._sessions[way]), rows) in self._warm else 2 * run_s
-        return warm_s + max(LONE_S, LEAST_LONE * run_s) + _window_s(run_s) + run_s
+        return warm_s + max(LONE_S, LEAST_LONE * run_s) + _window_s(run_s, rows * self._row_s) + run_s
 
     def sample(self, way: Way, rows: int) -> bool:
         """Measure a cell; False if a run of more than one row failed.
@@ -225,8 +232,8 @@ class _Bench:
             times = self._lone(session, inputs)
             run_s = statistics.median(times)
             streams = way.layout.instances
-            row_s = ROW_S + BYTE_S * sum(array.nbytes for array in inputs) / rows
-            runs_per_s = saturate(session, inputs, self._mask, rows, streams, _window_s(run_s), row_s)
+            window_s = _window_s(run_s, rows * self._row_s)
+            runs_per_s = saturate(session, inputs, self._mask, rows, streams, window_s, self._row_s)
         except BackendError:
             if rows == 1:
                 raise
@@ -244,6 +251,13 @@ class _Bench:
         return times
 
 
-def _window_s(run_s: float) -> float:
-    """Say how long instances are kept busy; fewer runs do where they are long."""
-    return max(WINDOW_S, (RUNS_PER_STREAM if run_s < LONG_S else 1) * run_s)
+def _window_s(run_s: float, loop_s: float) -> float:
+    """Say how long instances are kept busy; fewer runs do where they are long.
+
+    Args:
+        run_s: What a run takes.
+        loop_s: What the event loop works for it. The work for the last run is not in the time, so there must be more of
+            them where it is what limits.
+    """
+    runs_s = (RUNS_PER_STREAM if run_s < LONG_S else 1) * run_s
+    return max(WINDOW_S, runs_s, LOOPS * loop_s if loop_s > run_s else 0.0)

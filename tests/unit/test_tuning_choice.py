@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from batchserve.backends.base import Layout
 from batchserve.config import ModelConfig
 from batchserve.core.limits import Limits
+from batchserve.core.padding import PadRule
 from batchserve.engine.limits import limits_of
 from batchserve.load.arrivals import Bursts, Replay, Steady
 from batchserve.load.scenario import Scenario, Stream
@@ -93,6 +94,12 @@ def test_settings_that_cannot_be_the_best_are_not_simulated() -> None:
     assert known.asked == [best]
 
 
+def test_another_way_that_may_come_close_is_simulated_once() -> None:
+    best, other, smaller = Setting(ONE, 32), Setting(TWO, 8), Setting(TWO, 4)
+    known = Known({best: 100.0, other: 90.0, smaller: 85.0})
+    assert [one.setting for one in ranked(known)] == [best, other]
+
+
 def test_without_time_the_one_with_the_largest_bound_is_simulated() -> None:
     best, other = Setting(ONE, 32), Setting(TWO, 8)
     assert [one.setting for one in ranked(Known({other: 99.9, best: 100.0}), has_time=False)] == [best]
@@ -145,6 +152,8 @@ def test_traffic_that_repeats_itself_is_taken_in_whole_periods() -> None:
     assert bursts.per_s == pytest.approx(25)
     assert bursts.fitted(1.0, 1.0) == 4.0
     assert bursts.fitted(2.0, 7.0) == 8.0
+    assert bursts.at(1.0, 4.0).warmup_s == 0, "the beginning of a period is not the middle of it"
+    assert demand(50.0).at(1.0, 4.0).warmup_s > 0
 
 
 def test_recorded_traffic_ends() -> None:
@@ -175,6 +184,7 @@ def measured(seconds: Mapping[Way, Mapping[int, float]]) -> Curves:
 
 FLAT = measured({ONE: {1: 0.01, 2: 0.0105, 4: 0.0115, 8: 0.0135}})
 """Batches cost little more than single rows: 100 rows/s one by one, 593 in batches of 8."""
+PAD = PadRule(((1,),), (0,), 0, ((1,),))
 STEEP = measured({ONE: {1: 0.01, 2: 0.02, 4: 0.04}, TWO: {1: 0.02, 2: 0.04}})
 """Batches gain nothing."""
 
@@ -216,6 +226,19 @@ def test_longer_requests_cost_more_where_the_traffic_has_lengths() -> None:
     assert runs(128).busy_share == pytest.approx(2 * runs(64).busy_share, rel=0.1)
 
 
+def test_requests_of_different_lengths_share_runs_only_with_a_pad() -> None:
+    """Near the limit of single rows, a model that pads runs several; costs go by tokens, so they cost the same."""
+
+    def padding(setting: Setting, target_s: float) -> Limits:
+        return limits_of(ModelConfig(latency_target_s=target_s), 1, setting.max_batch_size, PAD)
+
+    asked = replace(demand(85.0, lengths=(60, 68)), has_lengths=True)
+    padded = Predictor("m", FLAT, asked, padding, length=64).at(Setting(ONE, 8), 1.0)
+    apart = Predictor("m", FLAT, asked, limits, length=64).at(Setting(ONE, 8), 1.0)
+    assert padded.rows_per_run > 1.2 * apart.rows_per_run
+    assert padded.busy_share < apart.busy_share
+
+
 # --- what would meet the target -----------------------------------------------------------------------------------
 
 
@@ -251,7 +274,11 @@ def test_target_that_is_said_to_do_does() -> None:
 def test_batching_that_gains_nothing_is_called_so() -> None:
     said = batching_verdict(STEEP, is_batching=True, why="")
     assert "does not pay" in said
-    assert "1.00 times the 100 one by one" in said
+    assert "no batch of up to 4 gave more than the 100 rows/s of single rows (cpu 1 x 2)" in said
+    slight = measured({ONE: {1: 0.01, 2: 0.019}})
+    assert "105 rows/s in batches of 2 (cpu 1 x 2), 1.05 times the 100 one by one" in batching_verdict(
+        slight, is_batching=True, why=""
+    )
     assert "Batching pays" in batching_verdict(FLAT, is_batching=True, why="")
     assert "cannot be batched: its rows meet" in batching_verdict(FLAT, is_batching=False, why="its rows meet")
 
@@ -316,6 +343,7 @@ async def confirmed(
         [bound(index) for index in range(len(limits_per_s))],
         asked,
         [limit / asked.per_s for limit in limits_per_s],
+        calm_per_s=4000.0,
         known=known or [()] * len(limits_per_s),
         left_s=lambda: left[0],
         keep=lambda index, one: None,
