@@ -18,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -36,11 +37,11 @@ if not __package__:  # run as a script: its own folder is on the path, but the p
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from batchserve.config.units import format_duration
-from loadtest import machine
+from loadtest import machine, procfs
 from loadtest.findings import Finding, Wanted, finding_table
 from loadtest.mixed_lengths import LONGEST, PAD, SHORTEST
 from loadtest.models import model_file, model_folder
-from loadtest.report import RESULTS, write_json
+from loadtest.report import DISTURBED_SHARE, RESULTS, write_json
 from loadtest.scheduling_real import MODELS, TARGET_RUNS, RunError, load
 from loadtest.server import Server, ServerError
 
@@ -172,7 +173,9 @@ def replayed(trace: Trace, models: Mapping[str, Loaded], folder: Path, seconds: 
     learn(here, cache, seconds / 2)
     with serve(here, cache, **{"server.record": str(recording)}) as server:
         url = f"http://127.0.0.1:{server.port}"
+        others = Others(server.pid)
         run = load(url, trace.streams(models), 0, duration=f"{seconds:g}s", warmup="0s")
+        others_share = others.share()
     last_of(recording, run["offered"], folder / "trace.jsonl")
     told = simulate(here, cache, folder / "trace.jsonl")
     found = {}
@@ -183,15 +186,38 @@ def replayed(trace: Trace, models: Mapping[str, Loaded], folder: Path, seconds: 
             "p50_s": [stream["latency_s"]["p50"], one["p50_s"]],
             "p99_s": [stream["latency_s"]["p99"], one["p99_s"]],
             "within_share": [stream["within_share"], one["within_share"]],
+            "others_share": others_share,
             "rows_per_run": one["rows_per_run"],
             "busy_share": one["busy_share"],
             "noise": one["noise"],
-            "hand_overs": one["hand_overs"],
+            "observed": one["observed"],
             "on_server_s": run["phases_s"].get("total", {}),
             "lag_s": run["lag_s"],
             "batch_rows": run["batch_rows"],
         }
     return found
+
+
+class Others:
+    """What else the machine does while a server and a process of the load run.
+
+    Args:
+        pid: The server's.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._start_s = time.monotonic()
+        self._before_s = self._seconds()
+
+    def share(self) -> float:
+        """Say how much of the machine's processor time neither of them used since then."""
+        cores = len(os.sched_getaffinity(0))
+        return max(0.0, self._seconds() - self._before_s) / (cores * (time.monotonic() - self._start_s))
+
+    def _seconds(self) -> float:
+        load = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return procfs.machine_s() - procfs.process_s(self._pid) - load.ru_utime - load.ru_stime
 
 
 def last_of(recording: Path, count: int, to: Path) -> None:
@@ -221,10 +247,17 @@ def off(found: Mapping[str, Any], key: str) -> float:
 
 
 def table(result: Mapping[str, Any]) -> str:
-    """Write one line for each model of each trace: medians over the rounds, and the range of the errors."""
+    """Write one line for each model of each trace: medians over the rounds, and the range of the errors.
+
+    A `!` stands where something else took more than a tenth of the machine's processor time in a round: what was
+    measured then says little.
+    """
     lines = [
-        "| trace | model | requests/s | p99 ms | predicted | off by (range) | in time | predicted | off by (range) |",
-        "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+        (
+            "| trace | model | requests/s | p99 ms | predicted | off by (range) | in time | predicted | off by (range) "
+            "| others' CPU |"
+        ),
+        "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     first = result["rounds"][0]["traces"]
     for trace, model in ((trace, model) for trace, found in first.items() for model in found):
@@ -234,6 +267,8 @@ def table(result: Mapping[str, Any]) -> str:
             cells += [format(statistics.median(one[key][side] for one in rounds) * scale, form) for side in (0, 1)]
             errors = [off(one, key) for one in rounds]
             cells.append(f"{statistics.median(errors):+.1%} ({min(errors):+.1%} to {max(errors):+.1%})")
+        others = max(one["others_share"] for one in rounds)
+        cells.append(f"{others:.0%}{' !' if others > DISTURBED_SHARE else ''}")
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -278,6 +313,7 @@ def main() -> int:
                 rounds[-1]["traces"][trace] = found
                 for model, one in found.items():
                     errors = f"p99 {off(one, 'p99_s'):+.1%}, goodput {off(one, 'within_share'):+.1%}"
+                    errors += f", others' CPU {one['others_share']:.0%}"
                     print(f"round {number + 1}  {trace}, {model}: {errors}", file=sys.stderr, flush=True)
     except (RunError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -72,7 +72,7 @@ def simulate(
             "kind": "simulation",
             "options": {name: str(value) for name, value in options.items()},
             "models": {
-                name: {"points": one.points, "noise": one.noise, "hand_overs": one.hand_overs}
+                name: {"points": one.points, "noise": one.noise, "observed": one.observed}
                 for name, one in models.items()
             },
             "predictions": [asdict(one) for one in predictions],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from batchserve.backends.base import ModelFile
 from batchserve.backends.onnx import OnnxBackend, require_runtime
 from batchserve.cli.assemble import cache_folder
-from batchserve.core.cost import CostModel
+from batchserve.core.cost import CostModel, size_class
 from batchserve.core.curves import Curve, Run, through
 from batchserve.core.device import Device
 from batchserve.core.policy import Policy
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batchserve.core.limits import Limits
     from batchserve.core.traffic import Traffic
     from batchserve.engine.model import Model
+    from batchserve.engine.observed import Observation
     from batchserve.engine.sources import ModelSource
     from batchserve.load.scenario import Scenario
     from batchserve.load.whatif import Prediction
@@ -36,8 +37,10 @@ __all__ = ["Known", "load_models", "simulated"]
 HAND_OVER_S = 60e-6
 """What a batch spends on the way to its run and back is taken to be until it was learnt in service."""
 
-NINE_OF_TEN = 1.2816
-"""Standard deviations above its mean below which a normal value lies nine times of ten, as runs lie below `q`."""
+UNKNOWN_NOISE = 0.05
+
+ENOUGH = 5
+"""Batches of about a size whose mean is taken for better than what the scheduler believes now."""
 
 
 @dataclass(frozen=True)
@@ -46,17 +49,19 @@ class Known:
 
     Attributes:
         limits: Its limits.
-        points: Rows, or tokens if it pads, and the seconds of a run.
-        q: Upper factor of the runs' times, if it was learnt in service.
-        hand_overs: Rows and what a batch of so many spends on the way to its run and back; at least one point.
+        points: Rows, or tokens if it pads, and the seconds of a run, as the scheduler begins with.
+        q: Upper factor of the runs' times, as the scheduler begins with.
+        observed: What batches in service took on average; empty if that is not known.
+        scatter: Standard deviation of their runs' times, as a share of the mean.
         device: Where it runs.
         slots: Batches that may run there at once.
     """
 
     limits: Limits
     points: tuple[tuple[float, float], ...]
-    q: float | None
-    hand_overs: tuple[tuple[float, float], ...]
+    q: float
+    observed: tuple[Observation, ...]
+    scatter: float
     device: str
     slots: int
 
@@ -67,23 +72,29 @@ class Known:
     @property
     def noise(self) -> float:
         """Standard deviation of a run's time, as a share of its mean."""
-        return 0.05 if self.q is None else (self.q - 1) / NINE_OF_TEN
+        return self.scatter if self.observed else UNKNOWN_NOISE
 
     def cost(self) -> CostModel:
         """Make a cost model that begins with what is known."""
         cost = CostModel(self.points, self.limits.horizon_s)
-        if self.q is not None:
-            cost.q = self.q
+        cost.q = self.q
         return cost
 
     def curve(self) -> Curve:
-        """Make the curve that the simulated runs follow."""
-        cost, is_padding = self.cost(), self.limits.pad is not None
+        """Make the curve that the simulated runs follow: as observed, and as learnt where too little was."""
+        points = {size_class(round(size)): (size, seconds) for size, seconds in self.points}
+        points |= {size_class(round(one.size)): (one.size, one.run_s) for one in self.observed if one.batches >= ENOUGH}
+        cost = CostModel(points.values(), self.limits.horizon_s)
+        return lambda run: cost.run(self._size(run))
 
-        def seconds(run: Run) -> float:
-            return cost.run(run.rows * max(1, run.longest) if is_padding else run.rows)
+    def way(self) -> Curve:
+        """Make the curve of what batches spend on the way to their runs and back."""
+        seconds = through([(one.size, one.way_s) for one in self.observed] or [(1.0, HAND_OVER_S)])
+        return lambda run: seconds(Run(self._size(run)))
 
-        return seconds
+    def _size(self, run: Run) -> float:
+        """Return what costs go by."""
+        return run.rows if self.limits.pad is None else run.rows * max(1, run.longest)
 
 
 async def load_models(settings: Settings, sources: Sequence[ModelSource]) -> dict[str, Known]:
@@ -124,9 +135,8 @@ def _known(model: Model, devices: Devices) -> Known:
         raise LoadError(f"nothing is known of the cost of {model.name}: its warmup_budget is 0")
     where = device_name(model.session, model.config)
     slots = devices.group(where).device.slots
-    q = cost.q if model.is_known else None
-    hand_overs = model.hand_overs.points or ((1.0, HAND_OVER_S),)
-    return Known(model.limits, cost.points, q, hand_overs, where, slots)
+    observed = model.observed
+    return Known(model.limits, cost.points, cost.q, observed.observations, observed.scatter, where, slots)
 
 
 def simulated(
@@ -162,7 +172,7 @@ def simulated(
                     one.curve(),
                     traffic[name],
                     one.noise if noise is None else noise,
-                    through(one.hand_overs),
+                    one.way(),
                     key_of=_shape if limits.pad is None else _any_length,
                 )
             )

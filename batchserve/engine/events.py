@@ -71,6 +71,7 @@ class BatchEnded:
         traced: Those of them whose spans are recorded here.
         cut_s: When it was cut.
         padded_share: Part of its elements that are padding, 0 to 1.
+        tokens: Rows times length if the model pads, else the rows.
     """
 
     rows: int
@@ -93,6 +94,7 @@ class BatchEnded:
     traced: Sequence[TracedRequest] = ()
     cut_s: float = 0.0
     padded_share: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,9 @@ from batchserve.engine.changes import Changes, compare
 from batchserve.engine.devices import device_name, natural_slots
 from batchserve.engine.events import ArrivalListener, NullListener
 from batchserve.engine.gauges import TargetWatch, gauges_of
-from batchserve.engine.hand_overs import HandOvers
 from batchserve.engine.limits import limits_of, max_rows_of
-from batchserve.engine.placement import Placement
+from batchserve.engine.observed import Observed
+from batchserve.engine.placement import MAX_IN_PLACE_S, Placement
 from batchserve.engine.profiles import Keeper
 from batchserve.engine.profiling import profile
 from batchserve.engine.scheduler import Release, Reply, Scheduler
@@ -62,7 +62,7 @@ class Model:
         layouts: How instances and threads compared at load; empty if there was nothing to choose.
         is_known: True if what an earlier process learnt of its costs still holds.
         learnt: What its runs are learnt to cost by rows, or by tokens if it pads; only to be read.
-        hand_overs: What batches spend besides, if it is kept; only to be read.
+        observed: What batches took on average, if that is kept and they do not run in place; only to be read.
         load_s: Seconds from the start of the load until it was ready.
     """
 
@@ -106,13 +106,12 @@ class Model:
         if measured.profile is not None:
             cost.q = measured.profile.q
         self.learnt = cost
-        self.hand_overs = HandOvers(() if measured.profile is None else measured.profile.hand_overs)
+        known = measured.profile
+        self.observed = Observed() if known is None else Observed(known.observed, known.scatter)
         self._watch = TargetWatch()
         self._look_s = 0.0
         self.is_known = measured.profile is not None
-        self._keeper = (
-            None if kept is None else Keeper(kept, cost, measured.measured, self.hand_overs, time.monotonic())
-        )
+        self._keeper = None if kept is None else Keeper(kept, cost, measured.measured, self.observed, time.monotonic())
         self._policy = Policy(self.name, limits, cost, group.device)
         deaf = NullListener.batch_ended
         self._hear_batch = [each.batch_ended for each in listeners if type(each).batch_ended is not deaf]
@@ -314,7 +313,9 @@ class Model:
     def _batch_ended(self, event: BatchEnded) -> None:
         if self._keeper is not None:
             run_s = event.run_end_s - event.run_start_s
-            self.hand_overs.observe(event.rows, event.done_s - event.cut_s - run_s)
+            # What is shorter runs in place, so often that this would be felt; the first run pays for more than itself.
+            if run_s > MAX_IN_PLACE_S and event.ok and self._policy.counters.executions > 1:
+                self.observed.observe(event.tokens, run_s, event.done_s - event.cut_s - run_s)
             self._keeper.learnt(event.done_s)
         if event.done_s >= self._look_s:
             self._look_s = event.done_s + LOOK_EVERY_S

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
+from batchserve.engine.observed import Observation, Observed
+
 if TYPE_CHECKING:
     from batchserve.backends.base import ModelFile, Session
     from batchserve.config import ModelConfig
     from batchserve.core.cost import CostModel
-    from batchserve.engine.hand_overs import HandOvers
 
 __all__ = ["Keeper", "Measured", "Points", "Profile", "ProfileFile", "Profiles"]
 
@@ -32,6 +33,7 @@ KEEP_EVERY_S = 60.0
 MOST_POINTS = 200
 LARGEST_ROWS = 1 << 30
 LONGEST_RUN_S = 3600.0
+MOST_SCATTER = 10.0
 
 _FACTS = ("runtime", "cores", "cpu_affinity", "intra_op_threads", "spinning", "preprocess")
 
@@ -50,13 +52,15 @@ class Profile:
         measured: Rows and seconds as the runs at load found them, when nothing else ran; ascending. Later loads compare
             their own with these: runs in service share the machine and may well take longer.
         q: The learnt upper factor (batching.md section 5.1).
-        hand_overs: Rows and the seconds that batches of so many spent on the way to their runs and back.
+        observed: What batches in service took on average, ascending in size.
+        scatter: Standard deviation of their runs' times, as a share of the mean.
     """
 
     points: Points
     measured: Measured
     q: float
-    hand_overs: Points = ()
+    observed: tuple[Observation, ...] = ()
+    scatter: float = 0.0
 
 
 class Profiles:
@@ -158,15 +162,13 @@ class Keeper:
         file: Where it is kept.
         cost: What is learnt.
         measured: What was measured at load.
-        hand_overs: What is learnt of the ways to the runs and back.
+        observed: What batches take on average.
         now: The moment, monotonic seconds.
     """
 
-    def __init__(
-        self, file: ProfileFile, cost: CostModel, measured: Measured, hand_overs: HandOvers, now: float
-    ) -> None:
+    def __init__(self, file: ProfileFile, cost: CostModel, measured: Measured, observed: Observed, now: float) -> None:
         self._file = file
-        self._hand_overs = hand_overs
+        self._observed = observed
         self._cost = cost
         self._measured = measured
         self._has_news = True
@@ -190,7 +192,9 @@ class Keeper:
             await asyncio.to_thread(self._file.write, self._profile())
 
     def _profile(self) -> Profile:
-        return Profile(self._cost.points[-MOST_POINTS:], self._measured, self._cost.q, self._hand_overs.points)
+        observed = self._observed
+        observations = observed.observations[-MOST_POINTS:]
+        return Profile(self._cost.points[-MOST_POINTS:], self._measured, self._cost.q, observations, observed.scatter)
 
 
 def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
@@ -208,15 +212,30 @@ def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
     if not _is_number(q) or not 1 <= q <= 10:
         raise ValueError("its factor q is out of range")
     measured = tuple((round(rows), seconds) for rows, seconds in _points(value.get("measured"), least=0))
-    return Profile(
-        _points(value.get("points"), least=1), measured, float(q), _points(value.get("hand_overs", []), least=0)
-    )
+    scatter = value.get("scatter", 0.0)
+    if not _is_number(scatter) or not 0 <= scatter <= MOST_SCATTER:
+        raise ValueError("its scatter is out of range")
+    observed = _observations(value.get("observed", []))
+    return Profile(_points(value.get("points"), least=1), measured, float(q), observed, float(scatter))
 
 
 def _points(value: object, least: int) -> Points:
     if not isinstance(value, list) or not least <= len(value) <= MOST_POINTS:
         raise ValueError("its points are no list of points")
     return tuple(sorted(_point(each) for each in value))
+
+
+def _observations(value: object) -> tuple[Observation, ...]:
+    if not isinstance(value, list) or len(value) > MOST_POINTS:
+        raise ValueError("its observations are no list of them")
+    return tuple(sorted(_observation(each) for each in value))
+
+
+def _observation(value: object) -> Observation:
+    match value:
+        case [size, run_s, way_s, int(count)] if _is_number(way_s) and 0 <= way_s <= LONGEST_RUN_S and count > 0:
+            return Observation(*_point([size, run_s]), float(way_s), count)
+    raise ValueError("one of its observations is out of range")
 
 
 def _point(value: object) -> tuple[float, float]:

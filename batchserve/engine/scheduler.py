@@ -351,7 +351,7 @@ def _event(
         batch.held_s,
         answered_s,
     )
-    event.cut_s, event.padded_share = batch.cut_s, batch.padded_share
+    event.cut_s, event.padded_share, event.tokens = batch.cut_s, batch.padded_share, batch.tokens
     if is_named:
         traces = [ticket.request.trace for ticket in completed]
         event.trace_ids = [trace.trace_id if trace and trace.is_sampled else "" for trace in traces]

@@ -11,9 +11,9 @@ from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.config import ModelConfig
 from batchserve.core.cost import CostModel
-from batchserve.engine.hand_overs import HandOvers
 from batchserve.engine.loading import load_model
 from batchserve.engine.model import Model
+from batchserve.engine.observed import Observation, Observed
 from batchserve.engine.profiles import KEEP_EVERY_S, Keeper, Profile, ProfileFile, Profiles
 
 
@@ -45,13 +45,14 @@ async def test_what_a_model_learnt_is_there_when_it_is_loaded_again(tmp_path: Pa
     assert profile is not None
     assert (profile.measured, profile.points) == (first.curve, first._policy.cost.points)
     assert [rows for rows, _ in profile.points] == [1, 2, 3, 4]
-    assert [rows for rows, _ in profile.hand_overs] == [2]
-    place.write(Profile(((1.0, 0.5), (4.0, 0.75)), ((1, 0.4),), 1.5, ((8.0, 0.25),)))
+    assert profile.observed == ()  # its one run was its first, and so short that it is done in place
+    observed = (Observation(8.0, 0.5, 0.25, 7),)
+    place.write(Profile(((1.0, 0.5), (4.0, 0.75)), ((1, 0.4),), 1.5, observed, 0.125))
     second = await load(tmp_path, profiles, budget_s=0.0)  # no runs, no check: what is kept is what is known
     cost = second._policy.cost
     assert (first.is_known, second.is_known, second.curve) == (False, True, ((1, 0.4),))
     assert (cost.points, cost.q) == (((1.0, 0.5), (4.0, 0.75)), 1.5)
-    assert second.hand_overs.points == ((8.0, 0.25),)
+    assert (second.observed.observations, second.observed.scatter) == (observed, 0.125)
     await end(second)
 
 
@@ -73,7 +74,7 @@ class Counting(ProfileFile):
 
 async def test_profile_is_written_once_a_minute_at_most_and_its_last_news_at_the_end(tmp_path: Path) -> None:
     file, cost = Counting(tmp_path), CostModel([(1, 0.001)], 1.0)
-    keeper = Keeper(file, cost, ((1, 0.001),), HandOvers(), now=100.0)
+    keeper = Keeper(file, cost, ((1, 0.001),), Observed(), now=100.0)
     for offset_s in (0.0, 1.0, KEEP_EVERY_S - 0.1):
         keeper.learnt(100.0 + offset_s)
     assert file.written == []
@@ -88,5 +89,5 @@ async def test_profile_is_written_once_a_minute_at_most_and_its_last_news_at_the
 
 async def test_model_of_which_nothing_is_known_leaves_no_profile(tmp_path: Path) -> None:
     file = Counting(tmp_path)
-    await Keeper(file, CostModel((), 1.0), (), HandOvers(), now=0.0).close()
+    await Keeper(file, CostModel((), 1.0), (), Observed(), now=0.0).close()
     assert file.written == []

@@ -10,9 +10,12 @@ import pytest
 
 from batchserve.backends.base import ModelFile
 from batchserve.config import ModelConfig
+from batchserve.engine.observed import Observation
 from batchserve.engine.profiles import MOST_BYTES, Profile, ProfileFile, Profiles
 
-PROFILE = Profile(((1.0, 0.001), (3.75, 0.0025)), ((1, 0.0009), (4, 0.002)), 1.13, ((1.0, 0.0002),))
+PROFILE = Profile(
+    ((1.0, 0.001), (3.75, 0.0025)), ((1, 0.0009), (4, 0.002)), 1.13, (Observation(1.0, 0.001, 0.0002, 7),), 0.1
+)
 KEY = {"format": "1", "model": "abc"}
 
 
@@ -66,8 +69,12 @@ def changed(**members: object) -> bytes:
         changed(points=[["1", 1.0]]),
         changed(points=[[1, 1.0]] * 1000),
         changed(measured={"1": 2}),
-        changed(hand_overs=None),
-        changed(hand_overs=[[1, -1.0]]),
+        changed(observed=None),
+        changed(observed=[[1, 1.0, -1.0, 1]]),
+        changed(observed=[[1, 1.0, 1.0, 0]]),
+        changed(observed=[[1, 1.0, 1.0]]),
+        changed(scatter=-0.1),
+        changed(scatter="0.1"),
         changed() + b" " * MOST_BYTES,
     ],
 )

@@ -11,12 +11,15 @@ from batchserve.cli.simulation import Known, simulated
 from batchserve.core.curves import Run
 from batchserve.core.limits import Limits
 from batchserve.core.padding import PadRule
+from batchserve.engine.observed import Observation
 from batchserve.load.arrivals import Replay
 from batchserve.load.scenario import Scenario, Stream
 from batchserve.load.whatif import Prediction, traffic_by_model
 
 LIMITS = Limits(max_batch_size=8, timeout_s=10.0, max_queue_size=100)
-KNOWN = Known(LIMITS, ((1.0, 0.010), (8.0, 0.024)), 1.2563, ((1.0, 0.001),), "cpu", 1)
+POINTS = ((1.0, 0.010), (8.0, 0.024))
+SEEN = (Observation(1.0, 0.010, 0.001, 9), Observation(8.0, 0.024, 0.001, 9))
+KNOWN = Known(LIMITS, POINTS, 1.2, SEEN, 0.0, "cpu", 1)
 PAD = PadRule(axes=((1,),), values=(0,), mask=0, outputs=((),))
 
 
@@ -32,32 +35,39 @@ def prediction(known: Known, *, moments: int = 40) -> Prediction:
 
 
 def test_latency_is_the_run_and_the_hand_over() -> None:
-    one = prediction(replace(KNOWN, q=1.0))
+    one = prediction(KNOWN)
     assert one.rows_per_run == 2  # the two lengths do not share a run
     assert one.p99_s == pytest.approx(2 * (0.012 + 0.001))
 
 
 def test_model_that_pads_is_known_by_tokens_and_joins_lengths() -> None:
-    by_tokens = replace(KNOWN, q=1.0, limits=replace(LIMITS, pad=PAD), points=((8.0, 0.010), (32.0, 0.012)))
+    seen = (Observation(8.0, 0.010, 0.001, 9), Observation(32.0, 0.012, 0.001, 9))
+    by_tokens = replace(KNOWN, limits=replace(LIMITS, pad=PAD), points=((8.0, 0.010), (32.0, 0.012)), observed=seen)
     assert by_tokens.curve()(Run(2, 16)) == pytest.approx(0.012)
     one = prediction(by_tokens)
     assert one.rows_per_run == 4
     assert one.p99_s == pytest.approx(0.012 + 0.001)
 
 
-def test_runs_scatter_as_they_were_learnt_to() -> None:
-    """Nine of ten stay below q: they are 1.28 standard deviations above the mean."""
-    assert KNOWN.noise == pytest.approx(0.2, rel=0.001)
-    assert replace(KNOWN, q=None).noise == 0.05
-    one = prediction(KNOWN, moments=400)
-    assert one.p50_s is not None
-    assert one.p99_s is not None
-    assert one.p99_s > 1.2 * one.p50_s
+def test_runs_scatter_as_they_did_in_service() -> None:
+    steady, wild = prediction(KNOWN, moments=400), prediction(replace(KNOWN, scatter=0.2), moments=400)
+    assert wild.p99_s is not None
+    assert steady.p99_s is not None
+    assert wild.p99_s > 1.2 * steady.p99_s
+    assert replace(KNOWN, observed=(), scatter=0.0).noise == 0.05
+
+
+def test_what_was_seen_often_enough_counts_more_than_what_the_scheduler_believes_now() -> None:
+    seen = (Observation(1.0, 0.020, 0.001, 5), Observation(8.0, 0.048, 0.002, 4))
+    known = replace(KNOWN, observed=seen)
+    assert [known.curve()(Run(rows)) for rows in (1, 8)] == pytest.approx([0.020, 0.024])
+    assert known.way()(Run(8)) == pytest.approx(0.002)
+    assert known.cost().run(1) == pytest.approx(0.010)
 
 
 def test_target_given_by_hand_is_held_by_turning_away() -> None:
     assert KNOWN.with_target(0.015).limits.shed
-    one = prediction(replace(KNOWN, q=1.0).with_target(0.015))
+    one = prediction(KNOWN.with_target(0.015))
     assert one.p99_s is not None
     assert one.p99_s <= 0.015
     assert one.turned_away == pytest.approx(1 - one.within_share)
