@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from pathlib import Path
 
-__all__ = ["processor"]
+__all__ = ["busy_cores", "processor"]
+
+
+def busy_cores() -> float | None:
+    """Return how many cores were wanted over the last minute, by all programs; None where the system does not say."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
 
 
 def processor() -> str:

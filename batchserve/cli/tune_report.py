@@ -46,7 +46,7 @@ def evidence(tuned: Tuned) -> list[str]:
         f"{FIRST_LINE} {machine['batchserve']} on {tuned.started}; edit what you like.",
         f"Command: {_command()}",
         f"Machine: {', '.join((machine['processor'], machine['cores'] + ' cores', machine['system']))}",
-        f"Versions: Python {machine['Python']}, {machine['runtime']}",
+        f"Versions: Python {machine['Python']}, {machine['runtime']}; load average before: {machine['busy']}",
         "",
         *_settled(tuned),
         "",
@@ -89,7 +89,9 @@ def _settled(tuned: Tuned) -> list[str]:
     if tuned.is_held:
         lines.append(_held(tuned, best, confirmed))
     else:
-        lines.append(f"The target cannot be met: {_missed(tuned, best, confirmed)}")
+        is_unsure = tuned.is_forecast and not tuned.demand.has_rate  # lower rates might hold it
+        what = "No real run held the target, for which there may have been too little --budget"
+        lines.append(f"{what if is_unsure else 'The target cannot be met'}: {_missed(tuned, best, confirmed)}")
         lines += [f"  {one.text}" for one in tuned.remedies]
     if confirmed is not None:
         lines += _differences(tuned, best, confirmed)

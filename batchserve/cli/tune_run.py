@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from batchserve.cli.assemble import cache_folder
 from batchserve.cli.bench_server import versions
-from batchserve.cli.machine import processor
+from batchserve.cli.machine import busy_cores, processor
 from batchserve.cli.progress import Reporter
 from batchserve.cli.tune_server import served
 from batchserve.cli.tune_traffic import completed, read_demand
@@ -50,6 +50,8 @@ COUNTS = ("spinning", "provider_options", "isolation", "pad", "preprocess", "inp
 """Fields of the configuration that change what runs take, besides those that are compared."""
 RESERVE_S = 1.0
 """What is left for stopping servers and writing."""
+BUSY = 0.5
+"""Cores that other programs may have wanted before it is worth a word."""
 CALM_S, CALM_BYTE_S = 250e-6, 2.5e-9
 """A request, and a byte of it, costs this machine less than so much to send, receive and answer: where the runs do not
 limit, real runs begin there. What it does cost, the prediction does not know."""
@@ -74,6 +76,7 @@ class Tuning:
     def __init__(
         self, settings: Settings, source: ModelSource, arguments: Sequence[str], options: Mapping[str, Any]
     ) -> None:
+        self._busy = busy_cores()
         self._budget = Budget(options["budget_s"])
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._settings, self._source, self._options = settings, source, options
@@ -138,6 +141,8 @@ class Tuning:
         with opened(IsolatingBackend(OnnxBackend()), file, self._config, providers) as model:
             self._facts = self._look(model, file.path, time.monotonic() - start_s)
             self._demand = completed(self._demand, model.first, self._facts.length, self._options["lengths"])
+            if self._busy is not None and self._busy > BUSY:
+                reporter.say(f"Other programs wanted {self._busy:.1f} cores in the last minute: they are measured, too")
             if self._state.has_known:
                 reporter.say(f"Goes on from {self._state.path}; --fresh measures anew")
             curves = self._state.curves
@@ -166,6 +171,7 @@ class Tuning:
             "cores": str(first.facts.get("cores", "?")),
             **versions(),
             "runtime": str(first.facts.get("runtime", "?")),
+            "busy": "?" if self._busy is None else f"{self._busy:.1f}",
         }
         with path.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()

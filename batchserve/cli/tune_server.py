@@ -21,6 +21,16 @@ from batchserve.errors import LoadError
 __all__ = ["served"]
 
 STOP_S = 10.0
+SETS = (
+    "server.host=127.0.0.1",
+    "server.port=0",
+    "server.tls_cert=",
+    "server.record=off",
+    "server.access_log=false",
+    "server.tracing=false",
+    "server.profile_cache=false",
+)
+"""What is not as it is configured: reachable from here alone, and nothing written."""
 _URL = re.compile(r"Listening on (http://\S+?);")
 
 # The server must not outlive its caller, which may be killed: the kernel tells it (PR_SET_PDEATHSIG is 1).
@@ -43,8 +53,7 @@ def served(arguments: Sequence[str], timeout_s: float) -> Iterator[str]:
     Raises:
         LoadError: It is not ready in time, with its last lines.
     """
-    sets = ("server.host=127.0.0.1", "server.port=0", "server.record=off", "server.profile_cache=false")
-    command = [sys.executable, "-c", _START, "serve", *arguments, *(part for one in sets for part in ("--set", one))]
+    command = [sys.executable, "-c", _START, "serve", *arguments, *(part for one in SETS for part in ("--set", one))]
     process = subprocess.Popen(  # noqa: S603  # a command of our own
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, env=os.environ
     )

@@ -30,7 +30,7 @@ GRACE_S = 0.2
 
 FIRST = 0.9
 """The first speed that is tried, as a share of the predicted one."""
-LEAP, UP, DOWN = 1.6, 1.2, 0.92
+LEAP, UP, DOWN = 1.6, 1.2, 0.94
 FAR = 0.6
 """Below this share of the predicted speed the next one is `LEAP` times as large, above it `UP` times."""
 PRECISION = 1.05
@@ -119,7 +119,7 @@ class Climb:
         held, missed = self.held, self.missed
         if held is None:
             # Refused in good time, those beyond the limit do not harm the others: what was answered is near the limit.
-            return self.probes[-1].speed * max(0.25, min(DOWN, self.probes[-1].within_share))
+            return self.probes[-1].speed * max(0.25, DOWN * self.probes[-1].within_share)
         if missed is None:
             return held.speed * (LEAP if held.speed < FAR * self._predicted else UP)
         if missed.speed / held.speed >= PRECISION:
@@ -219,8 +219,9 @@ async def confirm(
         for index, one in enumerate(tries):
             if (speed := one.next()) is None:
                 continue
-            seconds = demand.fitted(speed, length_s)
-            if seconds + grace_s > left_s():
+            over_s = left_s() - grace_s
+            seconds = demand.fitted(speed, min(length_s, over_s) if over_s > max(LEAST_S, length_s / 2) else length_s)
+            if seconds > over_s:
                 continue
             probe = await apply[index](demand.at(speed, seconds, len(one.probes)), speed)
             one.note(probe)

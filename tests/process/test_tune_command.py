@@ -26,12 +26,12 @@ def test_digits_are_tuned_and_the_result_is_served(tmp_path: Path) -> None:
     shutil.copy(MODEL, folder / "1" / "model.onnx")
     (folder / "model.toml").write_text('timeout = "7s"\nmax_batch_size = 3\n')
     output, json_file = folder / "tuned.toml", tmp_path / "a.json"
-    options = ("--target", "p90=500ms", "--traffic", "poisson:50", "--budget", "15s", "--quiet")
+    options = ("--target", "p90=500ms", "--traffic", "poisson:300", "--budget", "20s", "--quiet")
     done = run_command("tune", folder, *options, *cache, "--output", output, "--json", json_file)
     assert done.returncode == 0, done.stderr
 
     document = json.loads(json_file.read_text())
-    assert document["spent_s"] < 15
+    assert document["spent_s"] < 2 * 20, "however busy the machine is"
     assert document["is_held"]
     assert document["measured"]
     assert document["predicted"][0]["asked"]["within_share"] >= 0.9
@@ -62,7 +62,7 @@ def test_killed_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     """What was measured before the kill is known to the next tuning."""
     cache = tmp_path / "cache"
     arguments = ["tune", str(MODEL), "--target", "p99=1us", "--output", str(tmp_path / "model.toml")]
-    arguments += ["--set", f"server.cache_dir={cache}"]
+    arguments += ["--set", f"server.cache_dir={cache}", "--set", "models.model.max_batch_size=0"]
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--budget", "10m"], env=clean_environment(), stderr=subprocess.PIPE, text=True
     )
@@ -74,11 +74,12 @@ def test_killed_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate(timeout=PATIENCE_S)
-    done = run_command(*arguments, "--budget", "8s")
+    done = run_command(*arguments, "--budget", "15s")
     assert "Goes on from" in done.stderr
     assert done.returncode == 1, done.stderr
     assert "The target cannot be met: a run of one row alone takes" in done.stdout
     assert re.search(r"A target of .* would do", done.stdout)
+    assert "The model cannot be batched" in done.stdout
     assert (tmp_path / "model.toml").exists()
 
 

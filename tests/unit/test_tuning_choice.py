@@ -320,7 +320,7 @@ def test_rate_that_held_by_chance_is_tried_again() -> None:
     assert climb.next() == 100.0
     climb.note(probe(100.0, 0.9))
     assert climb.held is None
-    assert climb.next() == pytest.approx(90.0)
+    assert climb.next() == pytest.approx(100 * 0.9 * 0.94)
 
 
 async def confirmed(
@@ -372,6 +372,12 @@ async def test_no_run_begins_that_would_not_end_in_time() -> None:
     found, runs = await confirmed([60.0], demand(50.0), seconds=2.0)
     assert found == [None]
     assert runs == []
+
+
+async def test_last_run_is_shorter_rather_than_left_out() -> None:
+    found, runs = await confirmed([60.0], demand(50.0), seconds=19.0)
+    assert [one is not None and len(one.probes) for one in found] == [3]
+    assert len(runs) == 3
 
 
 async def test_runs_that_were_made_before_count() -> None:
