@@ -62,7 +62,7 @@ def test_killed_tuning_goes_on_where_it_was(tmp_path: Path) -> None:
     """What was measured before the kill is known to the next tuning."""
     cache = tmp_path / "cache"
     arguments = ["tune", str(MODEL), "--target", "p99=1us", "--output", str(tmp_path / "model.toml")]
-    arguments += ["--set", f"server.cache_dir={cache}", "--set", "models.model.max_batch_size=0"]
+    arguments += ["--set", f"server.cache_dir={cache}", "--set", "models.digits.max_batch_size=0"]
     process = subprocess.Popen(
         [*COMMAND, *arguments, "--budget", "10m"], env=clean_environment(), stderr=subprocess.PIPE, text=True
     )
