@@ -27,7 +27,7 @@ from batchserve.load.run import apply, run_on_fast_loop
 from batchserve.load.scenario import Scenario
 from batchserve.load.search import parse_goal
 from batchserve.load.target import parse_target
-from batchserve.tuning.advice import remedies
+from batchserve.tuning.advice import measured_remedy, remedies
 from batchserve.tuning.budget import MEASURING, PREDICTING, Budget
 from batchserve.tuning.choose import Predicted, finalists, rank
 from batchserve.tuning.confirm import Confirmed, Probe, better, confirm, probe_of
@@ -121,6 +121,8 @@ class Tuning:
             if not tuned.is_forecast:
                 reporter.begin("What would meet the target")
                 tuned.remedies = remedies(predictor, last[chosen], lambda: self._budget.left_s > 0)
+            elif not tuned.is_held and self._demand.has_rate and (missed := confirmed[chosen]) is not None:
+                tuned.remedies = [measured_remedy(missed.best)]
         self._state.forget_probes()
         tuned.spent_s = self._budget.spent_s
         return tuned

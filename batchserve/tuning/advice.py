@@ -12,16 +12,18 @@ from batchserve.load.svg import format_count, format_seconds
 if TYPE_CHECKING:
     from batchserve.load.search import Goal
     from batchserve.tuning.choose import Predicted
+    from batchserve.tuning.confirm import Probe
     from batchserve.tuning.curves import Curves
     from batchserve.tuning.predict import Forecast, Predictor
     from batchserve.tuning.settings import Way
 
-__all__ = ["Remedy", "batching_gain", "batching_verdict", "goal_text", "remedies"]
+__all__ = ["Remedy", "batching_gain", "batching_verdict", "goal_text", "measured_remedy", "remedies"]
 
 PAYS = 1.15
 """Batching pays if it gives so many times the rows per second of single rows."""
 
 DOUBLINGS = 8
+BELOW = 0.95
 MORE_SLOTS = (2, 4, 8)
 CALM = 0.3
 """Share of what the curves allow at which a target is called attainable where no rate is given."""
@@ -95,6 +97,16 @@ def remedies(predictor: Predictor, chosen: Predicted, has_time: Callable[[], boo
     if predictor.demand.has_rate:
         found += [_fewer_requests(predictor, chosen), _more_slots(predictor, chosen, has_time)]
     return [one for one in found if one is not None]
+
+
+def measured_remedy(best: Probe) -> Remedy:
+    """Say what would meet a target that only real runs missed: somewhat less than what they answered in time."""
+    rate = BELOW * best.goodput_per_s
+    text = (
+        f"Fewer requests would do: about {format_count(rate)}/s, as {format_count(best.goodput_per_s)}/s were in time. "
+        "The simulation expects all of them to be; it knows of the runs alone."
+    )
+    return Remedy("rate", rate, text)
 
 
 def _longer_target(predictor: Predictor, chosen: Predicted, has_time: Callable[[], bool]) -> Remedy | None:

@@ -19,7 +19,7 @@ from batchserve.load.arrivals import Bursts, Replay, Steady
 from batchserve.load.scenario import Scenario, Stream
 from batchserve.load.search import Goal
 from batchserve.tuning import predict
-from batchserve.tuning.advice import batching_verdict, remedies
+from batchserve.tuning.advice import batching_verdict, measured_remedy, remedies
 from batchserve.tuning.choose import Predicted, finalists, rank
 from batchserve.tuning.confirm import Climb, Confirmed, Probe, better, confirm
 from batchserve.tuning.curves import Curves, Sample
@@ -269,6 +269,12 @@ def test_target_that_is_said_to_do_does() -> None:
     target_s = remedies_of(STEEP, asked, Setting(ONE, 1))["target"]
     known = predictor(STEEP, asked).with_target(target_s)
     assert known.is_held(known.at(Setting(ONE, 1), 1.0))
+
+
+def test_target_that_only_real_runs_miss_wants_less_than_they_answered() -> None:
+    said = measured_remedy(probe(100.0, 0.6))
+    assert (said.kind, said.value) == ("rate", pytest.approx(57))
+    assert "57/s, as 60/s were in time" in said.text
 
 
 def test_batching_that_gains_nothing_is_called_so() -> None:
