@@ -140,12 +140,14 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
             full += last // size if rows > size else 1
             last = last % size if rows > size else rows
         full_s = cost.mean(size)
+        if sizing.is_overloaded:
+            full_s = max(full_s, size * cost.mean(sizing.need) / sizing.need)
         own_s = full * full_s
         # Each batch ahead may take longer than its mean, the running one too; not all of them do.
-        ahead = full / len(free) + (not policy.slots.idle)
+        squares = full / len(free) * full_s**2 + policy.slots.first_run_s(now) ** 2
         _occupy(free, full, full_s)
-        free[0] += (cost.q - 1) * full_s * math.sqrt(ahead)
-    batch_s = cost.hi(max(1, min(last, size), min(size, sizing.need)))
+        free[0] += (cost.q - 1) * math.sqrt(squares)
+    batch_s = cost.hi(max(1, min(last, size), min(size, sizing.planned)))
     if not policy.device.is_contended:
         if not policy.backlog.is_mixed and rows <= size:
             policy.assured = Assured(shape, (full + 1) * size, free[0] + cost.hi(size), now)
@@ -162,7 +164,7 @@ def _finish_padded_s(
     own_s = policy.backlog.work_s() * before / queue.rows if queue.rows else 0.0
     free[0] += own_s / len(free)
     last = shape.rows % sizing.useful + rows
-    batch_s = lengths.upper_s(max(1, min(last, sizing.useful), min(sizing.useful, sizing.need)))
+    batch_s = lengths.upper_s(max(1, min(last, sizing.useful), min(sizing.useful, sizing.planned)))
     return free[0] + policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now) + batch_s
 
 

@@ -50,7 +50,7 @@ class Backlog:
             return shape.cost
         shape.cost = self._costs.of(shape.key)
         if self._costs.is_mixed and not was_mixed:
-            self._queue.changed = set(self._queue.waiting())
+            self._queue.changed = dict.fromkeys(self._queue.waiting())
         return shape.cost
 
     def next_s(self) -> float:
@@ -66,7 +66,7 @@ class Backlog:
         if changed is None:
             return self._in_batches(self._queue.rows, self._mix)
         while changed:
-            shape = changed.pop()
+            shape, _ = changed.popitem()  # not a set: sums must not depend on where objects lie in memory
             work_s = self._in_batches(shape.rows, self.cost_of(shape))
             self._work_s += work_s - shape.work_s
             shape.work_s = work_s

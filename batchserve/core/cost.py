@@ -210,7 +210,7 @@ class CostModel:
             return ys[-1] + (rows - xs[-1]) * self._slope_beyond()
         at = bisect_left(xs, rows)
         x0, x1, y0, y1 = xs[at - 1], xs[at], ys[at - 1], ys[at]
-        return y0 + (y1 - y0) * (rows - x0) / (x1 - x0)
+        return min(y1, y0 + (y1 - y0) * (rows - x0) / (x1 - x0))  # rounding must not make more rows cheaper
 
     def largest_within(self, seconds: float, most: int) -> int:
         """Return the largest size up to `most` whose upper value is at most `seconds`; 0 if one row takes longer."""

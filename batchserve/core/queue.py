@@ -145,14 +145,14 @@ class Queue:
         rows: Rows waiting.
         entries: Entries waiting.
         size_bytes: Bytes that they keep alive.
-        changed: Shapes in which something came or went since the set was last emptied; None if nobody wants to know.
+        changed: Shapes in which something came or went since it was last emptied, in that order; None if nobody asks.
     """
 
     def __init__(self, levels: int, *, is_fair: bool = False) -> None:
         self.rows = 0
         self.entries = 0
         self.size_bytes = 0
-        self.changed: set[ShapeQueue] | None = None
+        self.changed: dict[ShapeQueue, None] | None = None
         self._levels = levels
         self._is_fair = is_fair
         self._level_rows = [0] * levels
@@ -192,7 +192,7 @@ class Queue:
         shape.entries += 1
         shape.tokens += rows * entry.length
         if self.changed is not None:
-            self.changed.add(shape)
+            self.changed[shape] = None
         self.rows += rows
         self.entries += 1
         self.size_bytes += request.size_bytes if rows == request.rows else _share_bytes(entry)
@@ -387,7 +387,7 @@ class Queue:
         self.entries -= len(entries)
         self.size_bytes -= size_bytes
         if self.changed is not None:
-            self.changed.add(shape)
+            self.changed[shape] = None
 
     def _note_head(self, lane: _Lane) -> None:
         deadline, number, _ = lane.heap[0]

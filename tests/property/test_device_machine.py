@@ -18,6 +18,7 @@ from batchserve.core.cost import CostModel
 from batchserve.core.device import Device
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
+from batchserve.core.shapes import ShapeKey
 from batchserve.core.ticket import Entry, EntryState, Outcome, Ticket
 from batchserve.errors import (
     DeadlineExceeded,
@@ -86,6 +87,11 @@ class Model:
     def queued(self) -> list[Entry]:
         alive = [ticket for ticket in self.tickets if ticket.outcome is None]
         return [entry for ticket in alive for entry in ticket.entries if entry.state is EntryState.QUEUED]
+
+    def cost_of(self, key: ShapeKey) -> CostModel:
+        """Ask both: whoever asks for a curve first makes it, from what is known then."""
+        curves = [policy.backlog.cost_of(policy.queue.shape(key)) for policy in (self.policy, self.twin)]
+        return curves[0]
 
     def note_ended(self, ended: list[Ticket]) -> None:
         for ticket in ended:
@@ -302,8 +308,7 @@ class DeviceMachine(RuleBasedStateMachine):
         assert ticket.error is not None
         assert all(entry.state is not EntryState.QUEUED for entry in ticket.entries)
         if ticket.outcome is Outcome.EXPIRED:
-            shape = model.policy.queue.shape(ticket.request.key)
-            is_hopeless = self.now + model.policy.backlog.cost_of(shape).mean(1) > ticket.deadline_s
+            is_hopeless = self.now + model.cost_of(ticket.request.key).mean(1) > ticket.deadline_s
             holds_others_down = any(
                 batch.entries[0].ticket.request.key == ticket.request.key for batch in model.decision.batches
             )
@@ -355,7 +360,7 @@ class DeviceMachine(RuleBasedStateMachine):
         for shape in policy.queue.waiting():
             assert shape.rows < policy.sizing.useful, "6: a full batch is held"
             head = min((e for e in entries if e.ticket.request.key == shape.key), key=order_of)
-            bound = head.ticket.deadline_s - policy.backlog.cost_of(shape).hi(shape.rows + 1)
+            bound = head.ticket.deadline_s - model.cost_of(shape.key).hi(shape.rows + 1)
             if limits.max_queue_delay_s is not None:
                 bound = min(bound, head.ticket.request.arrival_s + limits.max_queue_delay_s)
             assert wake_s <= bound, "6: held longer than it may be"

@@ -14,6 +14,7 @@ from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
 from batchserve.core.request import Request
+from batchserve.core.shapes import ShapeKey
 from batchserve.core.ticket import Entry, EntryState, Outcome, Ticket
 from batchserve.errors import DeadlineExceeded, Draining, InvalidRequest, QueueFull, RequestError
 
@@ -190,13 +191,17 @@ class PolicyMachine(RuleBasedStateMachine):
             self.running.append((batch, double))
         self.check_progress()
 
+    def cost_of(self, key: ShapeKey) -> CostModel:
+        """Ask both: whoever asks for a curve first makes it, from what is known then."""
+        curves = [policy.backlog.cost_of(policy.queue.shape(key)) for policy in (self.policy, self.twin)]
+        return curves[0]
+
     def check_ended(self, ticket: Ticket) -> None:
         assert ticket.error is not None
         # the whole ticket is gone, parts of it included
         assert all(entry.state is not EntryState.QUEUED for entry in ticket.entries)
         if ticket.outcome is Outcome.EXPIRED:
-            shape = self.policy.queue.shape(ticket.request.key)
-            is_hopeless = self.now + self.policy.backlog.cost_of(shape).mean(1) > ticket.deadline_s
+            is_hopeless = self.now + self.cost_of(ticket.request.key).mean(1) > ticket.deadline_s
             holds_others_down = bool(self.decision.batches)
             assert is_hopeless or holds_others_down, "expired without need"
         elif ticket.outcome is Outcome.REFUSED:
@@ -251,9 +256,7 @@ class PolicyMachine(RuleBasedStateMachine):
             head = min(
                 (e for lane in shape.lanes for _, _, e in lane.heap if e.state is EntryState.QUEUED), key=order_of
             )
-            bound = head.ticket.deadline_s - self.policy.backlog.cost_of(shape).hi(
-                min(shape.rows + 1, self.limits.run_rows)
-            )
+            bound = head.ticket.deadline_s - self.cost_of(shape.key).hi(min(shape.rows + 1, self.limits.run_rows))
             if self.limits.max_queue_delay_s is not None:
                 bound = min(bound, head.ticket.request.arrival_s + self.limits.max_queue_delay_s)
             assert self.decision.wake_s <= bound, "held longer than it may be"

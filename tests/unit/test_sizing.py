@@ -57,11 +57,11 @@ def test_sizes_are_ordered_and_sustaining_is_the_smallest(
 ) -> None:
     sizing = sized(points, max_rows, rate=rate, slots=slots, horizon_s=horizon_s)
     cost = CostModel(points, horizon_s)
-    assert 1 <= sizing.need <= sizing.sustain <= sizing.useful <= max_rows
-    carrying = [rows for rows in range(1, sizing.useful + 1) if slots * rows / cost.mean(rows) >= rate * (1 + 1e-9)]
-    assert sizing.sustain <= min(carrying, default=sizing.useful)
-    if sizing.sustain < sizing.useful:
-        assert slots * sizing.sustain / cost.mean(sizing.sustain) >= rate * (1 - 1e-9)
+    assert 1 <= sizing.need <= sizing.planned <= sizing.sustain <= sizing.useful <= max_rows
+    rows_per_s = {rows: rows / cost.mean(rows) for rows in range(1, sizing.useful + 1)}
+    wanted = min(rate / slots, 0.99 * max(rows_per_s.values()))
+    assert rows_per_s[sizing.sustain] >= wanted * (1 - 1e-9)
+    assert all(rows_per_s[rows] < wanted * (1 + 1e-9) for rows in range(1, sizing.sustain))
 
 
 def test_batch_that_would_not_fill_in_time_is_not_needed() -> None:
