@@ -19,8 +19,8 @@ planned with; smaller ones than give the second are too small.
 
 With the largest batch in the place of both, a device with two slots whose curve is nearly a straight line kept 0.80 of
 its limit within a target of four runs, simulated at twice the load, where it now keeps 0.98: whoever came had to have
-time for a full batch, which hardly gains anything, and slots stood idle. With 0.98 and 0.95 instead, 7 % of those let in
-were given up again."""
+time for a full batch, which hardly gains anything, and slots stood idle. With 0.98 and 0.95 instead, 7 % of those let
+in were given up again."""
 _PROBE_EVERY = 50
 _PROBE_GROWTH = 1.4
 _OVERLOADED_ABOVE, _OVERLOADED_UNTIL = 1.05, 0.97
