@@ -14,6 +14,7 @@ Mode     : PerformanceOnly
 Completed samples per second    : 391.23
 Result is : {verdict}
   Performance constraints satisfied : Yes
+  Min duration satisfied : NO
 ================================================
 Additional Stats
 ================================================
@@ -32,13 +33,14 @@ min_duration (ms): 60000
 
 @pytest.mark.parametrize(("verdict", "is_valid"), [("VALID", True), ("INVALID", False)])
 def test_verdict_figures_and_settings_are_read(verdict: str, is_valid: bool) -> None:
-    said, figures, settings = mlperf.read_summary(SUMMARY.format(verdict=verdict))
+    said, figures, settings, missed = mlperf.read_summary(SUMMARY.format(verdict=verdict))
     assert said is is_valid
     assert figures["Completed samples per second"] == 391.23
     assert figures["99.00 percentile latency (ns)"] == 320630000
     assert "target_qps" not in figures
     assert settings["target_qps"] == "400"
     assert settings["min_duration (ms)"] == "60000"
+    assert missed == ["Min duration"]
 
 
 def verdict(scenario: str, rate: float, *, is_valid: bool) -> dict[str, object]:
@@ -47,6 +49,8 @@ def verdict(scenario: str, rate: float, *, is_valid: bool) -> dict[str, object]:
         "is_valid": is_valid,
         "figures": {"Samples per second": rate, "99.00 percentile latency (ns)": 5e6},
         "settings": {"target_latency (ns)": "320000000"},
+        "missed": [] if is_valid else ["Early stopping"],
+        "failed": {},
     }
 
 
@@ -62,5 +66,6 @@ def test_server_rate_is_that_of_the_best_valid_run_over_the_bare_runtime() -> No
     assert table[2] == "| encoder | 100.0 | 85.0 | 0.850 | ≥ 0.8 | met |"
     assert table[3] == "| resnet50 | 100.0 | 0.0 | | ≥ 0.9 | no VALID run of the Server scenario |"
     assert (
-        mlperf.verdict_table([one]).splitlines()[3] == "| encoder | Server | INVALID | 95.0 |  | 5.00 | 320.0 | 0.950 |"
+        mlperf.verdict_table([one]).splitlines()[3]
+        == "| encoder | Server | INVALID: Early stopping | 95.0 |  | 5.00 | 320.0 | 0.950 |"
     )
