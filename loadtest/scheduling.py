@@ -1,12 +1,12 @@
 """What the scheduler's rules are worth, simulated: fills the tables of docs/scheduling.md.
 
-    python loadtest/scheduling.py [--only PART...] [--rows N] [--anew] [--tables]
+    python loadtest/scheduling.py [--only PART...] [--rows N] [--anew] [--ours] [--tables]
 
 Parts: `rates` (the largest rate each set of rules carries, in 16 scenarios), `overload`, `lengths`, `neighbours`,
 `ablation`. Rows that docs/data/scheduling.json has are not simulated again, so a run can be broken off and taken up
-again; `--anew` forgets those of the parts first, as it must be after a change of the rules. Then the tables of the page
-are written. Nothing depends on the machine: the same version gives the same figures. All parts take about half an hour
-on one core.
+again; `--anew` forgets those of the parts first, `--ours` only what this server's own rules did there, as it must be
+after a change of them. Then the tables of the page are written. Nothing depends on the machine: the same version gives
+the same figures. All parts take about half an hour on one core.
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ DATA = ROOT / "docs" / "data" / "scheduling.json"
 PAGE = ROOT / "docs" / "scheduling.md"
 
 
+OURS, OTHERS = "batchserve", "rates of others"
+"""A set of rules, and a part: what `--ours` keeps of `rates` until the scenario was simulated again."""
+
+
 def rates() -> Iterator[dict[str, Any]]:
     """Find the largest rate of every set of rules in every scenario."""
     for slots, device, kind in product((1, 2), CURVES, KINDS):
@@ -48,10 +52,14 @@ def rates() -> Iterator[dict[str, Any]]:
         if _known("rates", scenario=str(scenario)):
             continue
         row: dict[str, Any] = {"scenario": str(scenario)}
+        others = next((one for one in _figures().get(OTHERS, []) if one["scenario"] == str(scenario)), {})
         for name, settings in compared(scenario).items():
+            if name in others:
+                row[name] = others[name]
+                continue
             best, make = largest(scenario, settings)
             row[name] = {"load": round(best.load, 4), "setting": best.setting, "tried": best.tried}
-            if name == "batchserve":
+            if name == OURS:
                 lower = (0.02, 0.1, 0.3, 0.6, 0.8)
                 shares = [share_within(scenario, make, best.load * part) for part in lower]
                 row[name]["least_below"] = round(min(shares), 4)
@@ -92,9 +100,31 @@ def _keep(part: str, row: dict[str, Any]) -> None:
     """Add a row to the figures at once, so that a run can be broken off and taken up again."""
     figures = _figures()
     figures.setdefault(part, []).append(row)
-    DATA.parent.mkdir(parents=True, exist_ok=True)
-    DATA.write_text(json.dumps({name: figures[name] for name in PARTS if name in figures}, indent=1) + "\n")
+    if part == "rates":
+        figures[OTHERS] = [one for one in figures.get(OTHERS, []) if one["scenario"] != row["scenario"]]
+    _write(figures)
     print(f"{part}: {json.dumps(row)}", file=sys.stderr, flush=True)
+
+
+def _write(figures: dict[str, list[dict[str, Any]]]) -> None:
+    DATA.parent.mkdir(parents=True, exist_ok=True)
+    DATA.write_text(
+        json.dumps({name: figures[name] for name in (*PARTS, OTHERS) if figures.get(name)}, indent=1) + "\n"
+    )
+
+
+def _forget_ours(parts: list[str]) -> None:
+    """Forget what this server's own rules did in some parts: in all but the first two there are no others."""
+    figures = _figures()
+    kept = {part: rows for part, rows in figures.items() if part not in parts}
+    if "rates" in parts:
+        kept[OTHERS] = [
+            {key: one for key, one in row.items() if key != OURS}
+            for row in (*figures.get("rates", []), *figures.get(OTHERS, []))
+        ]
+    if "overload" in parts:
+        kept["overload"] = [row for row in figures.get("overload", []) if row["rules"] != OURS]
+    _write(kept)
 
 
 def mixed_lengths() -> Iterator[dict[str, Any]]:
@@ -190,6 +220,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (all)")
     parser.add_argument("--rows", type=int, default=sys.maxsize, help="stop after so many new rows (none)")
     parser.add_argument("--anew", action="store_true", help="forget the figures of these parts first")
+    parser.add_argument("--ours", action="store_true", help="forget only what this server's own rules did there")
     parser.add_argument("--tables", action="store_true", help="run nothing, write the page's tables anew")
     return parser
 
@@ -198,8 +229,9 @@ def main() -> int:
     """Run the parts and write the page's tables."""
     arguments = _parser().parse_args()
     if arguments.anew:
-        left = {part: rows for part, rows in _figures().items() if part not in arguments.only}
-        DATA.write_text(json.dumps(left, indent=1) + "\n")
+        _write({part: rows for part, rows in _figures().items() if part not in arguments.only})
+    elif arguments.ours:
+        _forget_ours(arguments.only)
     rows = ((part, row) for part in arguments.only for row in PARTS[part]())
     for part, row in islice(rows, 0 if arguments.tables else arguments.rows):
         _keep(part, row)
