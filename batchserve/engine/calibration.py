@@ -299,15 +299,18 @@ def saturate(
                 error = failure
             done.put((index, error))
 
-    threads = [threading.Thread(target=work, args=(index,), name=f"calibrate-{index}") for index in range(streams)]
-    for thread in threads:
-        thread.start()
-    start_s = time.perf_counter()
-    for inbox in inboxes:
-        inbox.put(True)
+    # Daemons, ended whatever happens: a signal may raise anywhere here, and a thread that waits would keep the process.
+    threads = [
+        threading.Thread(target=work, args=(index,), name=f"calibrate-{index}", daemon=True) for index in range(streams)
+    ]
     runs, spans_s, running = [0] * streams, [0.0] * streams, streams
     problem: BackendError | None = None
     try:
+        for thread in threads:
+            thread.start()
+        start_s = time.perf_counter()
+        for inbox in inboxes:
+            inbox.put(True)
         while running:
             index, error = done.get()
             now_s = time.perf_counter()
@@ -320,10 +323,11 @@ def saturate(
             while time.perf_counter() - now_s < rows * row_s:
                 pass
     finally:
-        for inbox in inboxes:  # a signal may raise here, and a thread that waits would keep the process
+        for inbox in inboxes:
             inbox.put(False)
         for thread in threads:
-            thread.join()
+            if thread.ident is not None:  # it was started
+                thread.join()
     if problem is not None:
         raise problem
     return sum(count / span_s for count, span_s in zip(runs, spans_s, strict=True))
