@@ -108,9 +108,10 @@ def _keep(part: str, row: dict[str, Any]) -> None:
 
 def _write(figures: dict[str, list[dict[str, Any]]]) -> None:
     DATA.parent.mkdir(parents=True, exist_ok=True)
-    DATA.write_text(
-        json.dumps({name: figures[name] for name in (*PARTS, OTHERS) if figures.get(name)}, indent=1) + "\n"
-    )
+    kept = {name: figures[name] for name in (*PARTS, OTHERS) if figures.get(name)}
+    devices = list(CURVES)
+    kept.get("overload", []).sort(key=lambda row: (devices.index(row["device"]), row["rules"] != OURS))
+    DATA.write_text(json.dumps(kept, indent=1) + "\n")
 
 
 def _forget_ours(parts: list[str]) -> None:
