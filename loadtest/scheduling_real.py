@@ -276,8 +276,11 @@ def flooded(turn: Round) -> dict[str, float]:
 
 
 def weights(turn: Round) -> dict[str, float]:
-    """Two models of the same form with weights 3:1, each offered twice the limit: how their answers divide."""
-    name = "mlp-wide"
+    """Two models of the same form with weights 3:1, each offered twice the limit: how their answers divide.
+
+    The encoder, because turning so many away for a quicker model would take the cores that the runs want.
+    """
+    name = "encoder"
     limit = turn.limits[name]
     with tempfile.TemporaryDirectory() as folder:
         for copy in ("three", "one"):
@@ -288,7 +291,10 @@ def weights(turn: Round) -> dict[str, float]:
         rate = f"poisson:{2 * limit.rows_per_s:.1f}"
         with Server([Path(folder)], settings | turn.settings) as server:
             url = f"http://127.0.0.1:{server.port}"
-            streams = [{"model": copy, "arrivals": rate, "latency_target": target} for copy in ("three", "one")]
+            streams = [
+                {**turn.stream(name), "model": copy, "arrivals": rate, "latency_target": target}
+                for copy in ("three", "one")
+            ]
             run = load(url, streams, turn.seconds)
     turn.keep("weights", run)
     answered = {stream["name"]: stream["answered"] for stream in run["streams"]}
