@@ -118,9 +118,12 @@ class Sizing:
 
     def _set_need(self, rate: float, slots: float, horizon_s: float, now: float) -> None:
         self.sustain = self._sustaining(rate, slots, _PLANNED)
-        fresh = self._fresh(rate, horizon_s)
-        self.planned = min(self.sustain, fresh)
-        self.need = min(self._sustaining(rate, slots, _NEEDED), fresh)
+        # With batches that take more than half of the target nobody could be let in while another one runs, and slots
+        # would run single rows in between: 0.04 of the limit was seen on a real server with two slots.
+        half = self._cost.largest_within(self._cost.q * horizon_s / 2, self.useful)
+        most = min(self._fresh(rate, horizon_s), max(1, half))
+        self.planned = min(self.sustain, most)
+        self.need = min(self._sustaining(rate, slots, _NEEDED), most)
         capacity = slots * self.useful / self._cost.mean(self.useful)
         if self.is_overloaded:
             self.is_overloaded = rate > _OVERLOADED_UNTIL * capacity

@@ -67,9 +67,14 @@ def test_sizes_are_ordered_and_sustaining_is_the_smallest(
 def test_batch_that_would_not_fill_in_time_is_not_needed() -> None:
     slow = sized(LINE, rate=200.0, horizon_s=0.02)
     assert slow.sustain == 1
-    fast = sized(LINE, rate=2000.0, horizon_s=0.012)
+    fast = sized(LINE, rate=2000.0, horizon_s=0.016)
     assert fast.sustain == 16
-    assert fast.need == 9  # what comes at 2 a ms in the time that is left beside the run: 12 - 1.2 * (4 + 0.25 * 9)
+    assert fast.need == 14  # what comes at 2 a ms in the time that is left beside the run: 16 - 1.2 * (4 + 0.25 * 14)
+
+
+def test_batch_that_takes_more_than_half_of_the_target_is_not_planned_with() -> None:
+    tight = sized(LINE, rate=2000.0, horizon_s=0.012)
+    assert (tight.sustain, tight.planned, tight.need) == (16, 8, 8)  # 4 + 0.25 * 8 = 12 / 2
 
 
 def test_overload_begins_and_ends_with_a_margin() -> None:
