@@ -82,9 +82,8 @@ class CostModel:
         self._seconds: list[float] = []
         self._places: dict[int, int] = {}  # index by class
         self._prior = (horizon_s / 40, horizon_s / 400)
-        self._runs: deque[tuple[float, int, int, float]] = deque(
-            maxlen=3
-        )  # ratio to the estimate, class, rows, seconds
+        # The last runs: ratio to the estimate, class, rows, seconds.
+        self._runs: deque[tuple[float, int, int, float]] = deque(maxlen=3)
         for rows, seconds in sorted(points):
             self._move(size_class(max(1, round(rows))), rows, seconds)
 

@@ -90,11 +90,11 @@ class Slots:
         return [max(now, run.cut_s + run.predicted_s) for run in self._running.values() if not run.is_stuck]
 
     def first_run_s(self, now: float) -> float:
-        """Return what the whole run was expected to take that will end first; 0 if a slot is idle."""
+        """Return what the whole run was expected to take that will end first; 0 if a slot is idle, or all are stuck."""
         if self._idle:
             return 0.0
-        runs = [(max(now, run.cut_s + run.predicted_s), run.predicted_s) for run in self._running.values()]
-        return min(runs)[1]
+        running = [run for run in self._running.values() if not run.is_stuck]
+        return min([(max(now, run.cut_s + run.predicted_s), run.predicted_s) for run in running], default=(now, 0.0))[1]
 
     def free_times(self, now: float) -> list[float]:
         """Predict when each slot can take a batch: moments, ascending, `now` for idle ones; never empty."""

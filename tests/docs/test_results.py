@@ -29,12 +29,21 @@ def test_result_is_shown_and_a_changed_one_would_be_noticed(name: str) -> None:
     assert fill(shown[0], changed) != shown[0]
 
 
+PATH = re.compile(r"/(?:home|root|tmp|work|Users)/|(?<![\w.:/])(?:/(?!v2/)|~/|[A-Z]:\\+)\w")
+"""An absolute path, or one of somebody's home; what begins with /v2/ is a server's."""
+
+
+@pytest.mark.parametrize("path", ["/srv/a", "=/opt/x/python", "~/mosec/bin", "file:///Users/a", "C:\\a"])
+def test_path_of_a_machine_is_seen_for_one(path: str) -> None:
+    assert PATH.search(json.dumps(path))
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_result_says_what_it_was_made_with_and_nothing_of_whose_machine_it_was(name: str) -> None:
     result = RESULTS[name]
     assert result["command"].startswith("python")
     assert {"processor", "usable_cores", "python", "packages", "commit"} <= result["machine"].keys()
-    assert not re.search(r"(?:/home/|/root/|/tmp/|/work/)", json.dumps(result))
+    assert not PATH.search(json.dumps(result))
 
 
 def test_marks_are_whole_and_each_stands_once() -> None:

@@ -41,6 +41,17 @@ def test_other_slots_go_on_while_one_is_stuck() -> None:
     assert len(policy.decide(5.0).batches) == 1
 
 
+def test_stuck_run_is_not_the_one_that_ends_first() -> None:
+    policy = make_policy(LINE, run_timeout_s=5.0, slots=2)
+    occupy(policy)
+    policy.decide(5.0)
+    assert policy.slots.first_run_s(5.0) == 0.0  # the other slot is idle
+    later = occupy(policy, 5.0, rows=32)
+    assert policy.slots.first_run_s(5.0) == later.predicted_s
+    policy.decide(11.0)
+    assert policy.slots.first_run_s(11.0) == 0.0  # nothing that runs is expected back
+
+
 def test_drain_does_not_wait_for_a_stuck_run() -> None:
     policy = make_policy(LINE, run_timeout_s=5.0)
     occupy(policy)
