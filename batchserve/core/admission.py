@@ -11,7 +11,7 @@ from batchserve.errors import QueueFull, StandingQueue, TargetMissed
 if TYPE_CHECKING:
     from batchserve.core.lengths import Lengths
     from batchserve.core.policy import Policy
-    from batchserve.core.queue import ShapeQueue
+    from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.ticket import Ticket
 
 __all__ = ["Assured", "check_room"]

@@ -9,7 +9,8 @@ from batchserve.core.costs import ShapeCosts
 if TYPE_CHECKING:
     from batchserve.core.cost import CostModel
     from batchserve.core.lengths import Lengths
-    from batchserve.core.queue import Queue, ShapeQueue
+    from batchserve.core.queue import Queue
+    from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.sizing import Sizing
 
 __all__ = ["Backlog"]

@@ -10,7 +10,7 @@ from batchserve.core.ticket import Entry, EntryState
 if TYPE_CHECKING:
     from batchserve.core.cost import CostModel
     from batchserve.core.limits import Limits
-    from batchserve.core.queue import ShapeQueue
+    from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.sizing import Sizing
 
 __all__ = ["Selection", "is_hopeless", "select", "whole_steps"]

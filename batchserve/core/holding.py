@@ -10,7 +10,8 @@ from batchserve.core.arrivals import MIN_GAPS, Gaps, Rate
 if TYPE_CHECKING:
     from batchserve.core.cost import CostModel
     from batchserve.core.limits import Limits
-    from batchserve.core.queue import Queue, ShapeQueue
+    from batchserve.core.queue import Queue
+    from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.sizing import Sizing
     from batchserve.core.slots import Slots
 

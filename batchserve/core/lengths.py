@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from batchserve.core.batch import Batch
     from batchserve.core.limits import Limits
     from batchserve.core.padding import PadRule
-    from batchserve.core.queue import Queue, ShapeQueue
+    from batchserve.core.queue import Queue
+    from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.tensors import Array
     from batchserve.core.ticket import Entry
 

@@ -22,7 +22,8 @@ from batchserve.core.fairness import FairShare
 from batchserve.core.holding import Holder
 from batchserve.core.ledger import Ledger
 from batchserve.core.lengths import Lengths
-from batchserve.core.queue import Queue, ShapeQueue
+from batchserve.core.queue import Queue
+from batchserve.core.shape_queue import ShapeQueue
 from batchserve.core.sizing import Sizing
 from batchserve.core.slots import Slots
 from batchserve.core.ticket import Entry, Ticket

@@ -8,7 +8,7 @@ from support.policies import DEAR, LINE, make_policy, occupy
 
 from batchserve.core.forming import select
 from batchserve.core.policy import Policy
-from batchserve.core.queue import ShapeQueue
+from batchserve.core.shape_queue import ShapeQueue
 from batchserve.core.ticket import Entry, Outcome
 
 
