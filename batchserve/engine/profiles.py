@@ -6,14 +6,13 @@ import asyncio
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
 from batchserve.engine.observed import Observation, Observed
+from batchserve.engine.whole_files import write_whole
 
 if TYPE_CHECKING:
     from batchserve.backends.base import ModelFile, Session
@@ -136,17 +135,8 @@ class ProfileFile:
         That it cannot be written is logged: the server does as well without.
         """
         value = {"key": self._key, **asdict(profile)}
-        folder = self.path.parent
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{self.path.stem}.", dir=folder)
-            try:
-                with os.fdopen(handle, "w", encoding="ascii") as file:
-                    json.dump(value, file)
-                Path(temporary).replace(self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_whole(self.path, value)
         except OSError as error:
             logger.warning(
                 "model %s: its profile cannot be kept: %s; set server.cache_dir to a folder that can be written, or "

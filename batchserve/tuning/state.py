@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from batchserve.engine.whole_files import write_whole
 from batchserve.tuning.confirm import Probe
 from batchserve.tuning.curves import Curves
 
@@ -71,15 +70,7 @@ class State:
             "probes": {key: [probe.to_json() for probe in probes] for key, probes in self._probes.items()},
         }
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=f".{self.path.stem}.", dir=self.path.parent)
-            try:
-                with os.fdopen(handle, "w", encoding="ascii") as file:
-                    json.dump(value, file)
-                Path(temporary).replace(self.path)
-            except BaseException:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            write_whole(self.path, value)
         except OSError as error:
             logger.warning("what was measured cannot be kept in %s: %s", self.path, error.strerror)
 

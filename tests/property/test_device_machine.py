@@ -12,20 +12,19 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.core_requests import make_request
+from support.twins import admit, cost_of, shape_of
 
 from batchserve.core.batch import Batch
 from batchserve.core.cost import CostModel
 from batchserve.core.device import Device
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
-from batchserve.core.shapes import ShapeKey
 from batchserve.core.ticket import Entry, EntryState, Outcome, Ticket
 from batchserve.errors import (
     DeadlineExceeded,
     Draining,
     InvalidRequest,
     QueueFull,
-    RequestError,
     StandingQueue,
     TargetMissed,
 )
@@ -87,11 +86,6 @@ class Model:
     def queued(self) -> list[Entry]:
         alive = [ticket for ticket in self.tickets if ticket.outcome is None]
         return [entry for ticket in alive for entry in ticket.entries if entry.state is EntryState.QUEUED]
-
-    def cost_of(self, key: ShapeKey) -> CostModel:
-        """Ask both: whoever asks for a curve first makes it, from what is known then."""
-        curves = [policy.backlog.cost_of(policy.queue.shape(key)) for policy in (self.policy, self.twin)]
-        return curves[0]
 
     def note_ended(self, ended: list[Ticket]) -> None:
         for ticket in ended:
@@ -163,8 +157,8 @@ class DeviceMachine(RuleBasedStateMachine):
         is_idle = not policy.queue.entries and len(model.running) < limits.slots and self.free() > 0
         was_backlogged = policy.is_backlogged
         waiting = policy.queue.rows
-        ticket, refusal = _admit(policy, requests[0], self.now)
-        twin, twin_refusal = _admit(model.twin, requests[1], self.now)
+        ticket, refusal = admit(policy, requests[0], self.now)
+        twin, twin_refusal = admit(model.twin, requests[1], self.now)
         assert refusal is twin_refusal, "14: the same events gave other answers"
         if ticket is not None and twin is not None:
             model.tickets.append(ticket)
@@ -290,7 +284,7 @@ class DeviceMachine(RuleBasedStateMachine):
         decisions, twins = self.device.decide(self.now), self.twin.decide(self.now)
         assert [policy for policy, _ in decisions] == [model.policy for model in self.models]
         for model, (_, decision), (_, twin) in zip(self.models, decisions, twins, strict=True):
-            assert _shape_of(decision) == _shape_of(twin), "14: the same events gave other actions"
+            assert shape_of(decision) == shape_of(twin), "14: the same events gave other actions"
             model.decision = decision
             model.note_ended(decision.ended)
             for ticket in decision.ended:
@@ -308,7 +302,7 @@ class DeviceMachine(RuleBasedStateMachine):
         assert ticket.error is not None
         assert all(entry.state is not EntryState.QUEUED for entry in ticket.entries)
         if ticket.outcome is Outcome.EXPIRED:
-            is_hopeless = self.now + model.cost_of(ticket.request.key).mean(1) > ticket.deadline_s
+            is_hopeless = self.now + cost_of(model.policy, model.twin, ticket.request.key).mean(1) > ticket.deadline_s
             holds_others_down = any(
                 batch.entries[0].ticket.request.key == ticket.request.key for batch in model.decision.batches
             )
@@ -360,7 +354,7 @@ class DeviceMachine(RuleBasedStateMachine):
         for shape in policy.queue.waiting():
             assert shape.rows < policy.sizing.useful, "6: a full batch is held"
             head = min((e for e in entries if e.ticket.request.key == shape.key), key=order_of)
-            bound = head.ticket.deadline_s - model.cost_of(shape.key).hi(shape.rows + 1)
+            bound = head.ticket.deadline_s - cost_of(model.policy, model.twin, shape.key).hi(shape.rows + 1)
             if limits.max_queue_delay_s is not None:
                 bound = min(bound, head.ticket.request.arrival_s + limits.max_queue_delay_s)
             assert wake_s <= bound, "6: held longer than it may be"
@@ -416,21 +410,6 @@ class DeviceMachine(RuleBasedStateMachine):
         model.note_ended(model.policy.finish(batch, self.now, ok=ok))
         model.twin.finish(twin, self.now, ok=ok)
         self.settle()
-
-
-def _admit(policy: Policy, request: object, now: float) -> tuple[Ticket | None, type[RequestError] | None]:
-    try:
-        return policy.arrive(request, now), None  # type: ignore[arg-type]
-    except RequestError as error:
-        return None, type(error)
-
-
-def _shape_of(decision: Decision) -> tuple[object, ...]:
-    return (
-        [(batch.reason, batch.slot, [entry.number for entry in batch.entries]) for batch in decision.batches],
-        [(ticket.entries[0].number, ticket.outcome) for ticket in decision.ended],
-        decision.wake_s,
-    )
 
 
 DeviceMachine.TestCase.settings = settings(settings.default, stateful_step_count=60)

@@ -8,15 +8,15 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from support.core_requests import make_request
+from support.twins import admit, cost_of, shape_of
 
 from batchserve.core.batch import Batch
 from batchserve.core.cost import CostModel
 from batchserve.core.limits import Limits
 from batchserve.core.policy import Decision, Policy
 from batchserve.core.request import Request
-from batchserve.core.shapes import ShapeKey
 from batchserve.core.ticket import Entry, EntryState, Outcome, Ticket
-from batchserve.errors import DeadlineExceeded, Draining, InvalidRequest, QueueFull, RequestError
+from batchserve.errors import DeadlineExceeded, Draining, InvalidRequest, QueueFull
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,8 @@ class PolicyMachine(RuleBasedStateMachine):
         if timeout_s is not None and self.limits.allow_timeout_override:
             limit_s = min(limit_s, timeout_s)
         waiting = self.policy.queue.rows
-        ticket, refusal = _admit(self.policy, mine, self.now)
-        twin, twin_refusal = _admit(self.twin, request(), self.now)
+        ticket, refusal = admit(self.policy, mine, self.now)
+        twin, twin_refusal = admit(self.twin, request(), self.now)
         assert refusal is twin_refusal
         if ticket is not None and twin is not None:
             self.tickets.append(ticket)
@@ -180,7 +180,7 @@ class PolicyMachine(RuleBasedStateMachine):
         queued = [e for t in self.tickets if t.outcome is None for e in t.entries if e.state is EntryState.QUEUED]
         self.decision = self.policy.decide(self.now)
         twin = self.twin.decide(self.now)
-        assert _shape_of(self.decision) == _shape_of(twin), "the same events gave other actions"
+        assert shape_of(self.decision) == shape_of(twin), "the same events gave other actions"
         self.note_ended(self.decision.ended)
         for ticket in self.decision.ended:
             self.check_ended(ticket)
@@ -191,17 +191,12 @@ class PolicyMachine(RuleBasedStateMachine):
             self.running.append((batch, double))
         self.check_progress()
 
-    def cost_of(self, key: ShapeKey) -> CostModel:
-        """Ask both: whoever asks for a curve first makes it, from what is known then."""
-        curves = [policy.backlog.cost_of(policy.queue.shape(key)) for policy in (self.policy, self.twin)]
-        return curves[0]
-
     def check_ended(self, ticket: Ticket) -> None:
         assert ticket.error is not None
         # the whole ticket is gone, parts of it included
         assert all(entry.state is not EntryState.QUEUED for entry in ticket.entries)
         if ticket.outcome is Outcome.EXPIRED:
-            is_hopeless = self.now + self.cost_of(ticket.request.key).mean(1) > ticket.deadline_s
+            is_hopeless = self.now + cost_of(self.policy, self.twin, ticket.request.key).mean(1) > ticket.deadline_s
             holds_others_down = bool(self.decision.batches)
             assert is_hopeless or holds_others_down, "expired without need"
         elif ticket.outcome is Outcome.REFUSED:
@@ -256,7 +251,9 @@ class PolicyMachine(RuleBasedStateMachine):
             head = min(
                 (e for lane in shape.lanes for _, _, e in lane.heap if e.state is EntryState.QUEUED), key=order_of
             )
-            bound = head.ticket.deadline_s - self.cost_of(shape.key).hi(min(shape.rows + 1, self.limits.run_rows))
+            bound = head.ticket.deadline_s - cost_of(self.policy, self.twin, shape.key).hi(
+                min(shape.rows + 1, self.limits.run_rows)
+            )
             if self.limits.max_queue_delay_s is not None:
                 bound = min(bound, head.ticket.request.arrival_s + self.limits.max_queue_delay_s)
             assert self.decision.wake_s <= bound, "held longer than it may be"
@@ -306,21 +303,6 @@ class PolicyMachine(RuleBasedStateMachine):
         assert self.policy.is_empty
         assert self.policy.counters.received == self.policy.counters.ended
         assert self.decision.wake_s is None
-
-
-def _admit(policy: Policy, request: Request, now: float) -> tuple[Ticket | None, type[RequestError] | None]:
-    try:
-        return policy.arrive(request, now), None
-    except RequestError as error:
-        return None, type(error)
-
-
-def _shape_of(decision: Decision) -> tuple[object, ...]:
-    return (
-        [(batch.reason, batch.slot, [entry.number for entry in batch.entries]) for batch in decision.batches],
-        [(ticket.entries[0].number, ticket.outcome) for ticket in decision.ended],
-        decision.wake_s,
-    )
 
 
 PolicyMachine.TestCase.settings = settings(settings.default, stateful_step_count=60)
