@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,9 +151,7 @@ def main() -> int:
     """Run all rounds, print the table and write the JSON file; 1 if anything could not be measured or was wrong."""
     arguments = _parser().parse_args()
     facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/batching.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
+        **machine.facts(),
         "warmup_s": WARMUP_S,
     }
     measurements: list[Measurement] = []

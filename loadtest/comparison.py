@@ -20,7 +20,6 @@ import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -172,11 +171,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
     pythons: dict[str, Path | None] = {"batchserve": None, **dict(arguments.others)}
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/comparison.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     rows: list[dict[str, Any]] = []
     limits = []
     error = ""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
@@ -47,6 +46,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, default=8000, help="for each size (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the result (%(default)s)")
     arguments = parser.parse_args()
+    facts = machine.facts()
     rows = [_measure(size, arguments.batches) for size in SIZES]
     print("Microseconds of the core a request, medians:\n")
     print("| rows in a batch | " + " | ".join(STEPS) + " | together (a quarter below, above) |")
@@ -54,14 +54,8 @@ def main() -> int:
     for row in rows:
         steps = " | ".join(f"{row[step]:.2f}" for step in STEPS)
         print(f"| {row['rows']} | {steps} | {row['together']:.2f} ({row['quarter']:.2f}-{row['three_quarters']:.2f}) |")
-    facts = {
-        "command": " ".join(["python", "loadtest/decisions.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
-    print(
-        "", write_json("decisions", facts | {"batches": arguments.batches, "sizes": rows}, arguments.results), sep="\n"
-    )
+    path = write_json("decisions", facts | {"batches": arguments.batches, "sizes": rows}, arguments.results)
+    print("", path, sep="\n")
     return 0
 
 

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -191,19 +190,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
-    started, described = datetime.now(UTC).isoformat(timespec="seconds"), machine.describe()
+    facts = machine.facts()
     if arguments.what == "isolation":
         found = isolation(arguments.rounds, 500)
     else:
         found = asyncio.run(swap(arguments.rounds, is_computing=arguments.what == "swap-computing"))
-    facts = {
-        "command": " ".join(["python", "loadtest/execution.py", *sys.argv[1:]]),
-        "started": started,
-        "what": arguments.what,
-        "machine": described,
-        "measurements": found,
-    }
-    print(write_json("execution", facts, arguments.results))
+    parts = {"what": arguments.what, "measurements": found}
+    print(write_json("execution", facts | parts, arguments.results))
     return 0
 
 

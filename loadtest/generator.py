@@ -17,7 +17,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +155,7 @@ def main() -> int:
     parser.add_argument("--mean-ms", type=float, default=40.0, help="mean of the delays (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/generator.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     spread = ("--least-ms", str(arguments.least_ms), "--mean-ms", str(arguments.mean_ms))
     open_loop = Scenario([STREAM], Steady(arguments.rate), duration_s=arguments.seconds, warmup_s=0, timing_every=0)
     print(f"{arguments.rate:,.0f} requests/s, Poisson, {arguments.rounds} rounds of {arguments.seconds:g} s; ", end="")

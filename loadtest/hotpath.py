@@ -13,7 +13,6 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 
 if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
@@ -86,9 +85,7 @@ def _facts(options: Options) -> dict[str, object]:
         LoadError: wrk is not there, or the Python named for mosec has none.
     """
     facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/hotpath.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
+        **machine.facts(),
         "wrk": wrk.version(),
         "check_s": contest.CHECK_S,
     }

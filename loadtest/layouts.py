@@ -18,7 +18,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -243,11 +242,7 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="(%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/layouts.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     try:
         if arguments.http:
             found = compare_served(arguments.rounds, arguments.seconds)

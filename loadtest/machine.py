@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-__all__ = ["commit", "describe"]
+__all__ = ["commit", "describe", "facts"]
 
 PACKAGES = (
     "batchserve",
@@ -21,6 +23,15 @@ PACKAGES = (
     "msgspec",
     "orjson",
 )
+
+
+def facts() -> dict[str, object]:
+    """Say what every result says first: the command that is running, when it was asked, and on what."""
+    return {
+        "command": " ".join(["python", f"loadtest/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": describe(),
+    }
 
 
 def describe() -> dict[str, object]:

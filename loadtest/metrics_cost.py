@@ -17,7 +17,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
@@ -51,17 +50,13 @@ def main() -> int:
     parser.add_argument("--processes", action="store_true", help="two processes for each pair, not one that switches")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the result (%(default)s)")
     arguments = parser.parse_args()
+    facts = machine.facts()
     try:
         result = _measure(arguments.pairs, arguments.seconds, arguments.rate, uses_processes=arguments.processes)
     except (LoadError, ServerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    facts = {"command": " ".join(["python", "loadtest/metrics_cost.py", *sys.argv[1:]]), "machine": machine.describe()}
-    path = write_json(
-        "metrics-cost",
-        {**facts, "started": datetime.now(UTC).isoformat(timespec="seconds"), **result},
-        arguments.results,
-    )
+    path = write_json("metrics-cost", facts | result, arguments.results)
     print(_text(result), path, sep="\n")
     return 0
 

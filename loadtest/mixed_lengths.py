@@ -18,7 +18,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -195,11 +194,7 @@ def main() -> int:
     if arguments.load:
         print(json.dumps(_load(*arguments.load)))
         return 0
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/mixed_lengths.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     figures: dict[tuple[str, str], list[float]] = {}
     runs: list[dict[str, Any]] = []
     try:

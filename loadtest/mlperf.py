@@ -20,7 +20,6 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Self
@@ -305,9 +304,7 @@ def main() -> int:
     """Run what is asked for, print LoadGen's verdicts and write a JSON file."""
     arguments = _parser().parse_args()
     facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/mlperf.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
+        **machine.facts(),
         "loadgen": metadata.version("mlcommons-loadgen"),
         "min_duration_s": arguments.seconds,
         "target": f"{TARGET_RUNS} x the run time of the best batch, p{PERCENTILE * 100:g}",

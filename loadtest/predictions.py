@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -296,11 +295,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=12.0, help="length of each trace (%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/predictions.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     rounds: list[dict[str, Any]] = []
     try:
         for number in range(arguments.rounds):

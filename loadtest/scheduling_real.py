@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -319,11 +318,7 @@ def main() -> int:
     if arguments.lone_runs:
         print(json.dumps(_lone_runs(arguments.lone_runs, arguments.count, arguments.gap)))
         return 0
-    facts: dict[str, object] = {
-        "command": " ".join(["python", "loadtest/scheduling_real.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts: dict[str, object] = machine.facts()
     figures: dict[tuple[str, str], list[float]] = {}
     rounds: list[dict[str, Any]] = []
     error = ""

@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -234,11 +233,7 @@ def main() -> int:
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     options = parser.parse_args()
-    facts = {
-        "command": " ".join(["python", "loadtest/tuning.py", *sys.argv[1:]]),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.describe(),
-    }
+    facts = machine.facts()
     try:
         found = [judge(name, options) for name in options.models]
     except (RunError, ServerError, LoadError) as error:
