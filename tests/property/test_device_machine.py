@@ -381,7 +381,8 @@ class DeviceMachine(RuleBasedStateMachine):
             assert all(math.isfinite(mean) and mean > 0 for mean in means), "13"
             assert means == sorted(means), "13: more rows are cheaper"
             assert 1.02 <= cost.q <= 2, "13"
-            assert 1 <= sizing.need <= sizing.sustain <= sizing.useful <= model.policy.limits.run_rows, "13"
+            sizes = [1, sizing.need, sizing.planned, sizing.sustain, sizing.useful, model.policy.limits.run_rows]
+            assert sizes == sorted(sizes), "13"
 
     def teardown(self) -> None:
         """17: the core is empty at the drain's timeout, once the batches that run then are back."""

@@ -66,6 +66,20 @@ def test_goodput_stays_at_the_limit_under_overload(name: str, load: float) -> No
     assert record.goodput(3.0 * full(name)) >= 0.95 * offline_limit(CURVES[name])
 
 
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+@pytest.mark.parametrize("target_s", [0.226, 0.45, 0.753])
+def test_two_slots_are_kept_busy_within_two_runs_where_batching_gains_little(target_s: float, noise: float) -> None:
+    """An encoder on two cores, one thread each: the target is four times what a batch would take on both."""
+    curve = line(0.002, 0.0178)
+    limit = offline_limit(curve, ROWS, 2)
+    policy = untuned(curve, target_s, slots=2)
+    traffic = poisson(2.0 * limit, 60.0, 1)
+    [record] = simulate([Member(policy, curve, traffic, noise=noise, overhead_s=5e-4)], seed=1)
+    record = record.between(5.0, 58.0)
+    assert record.goodput(target_s) >= 0.95 * limit
+    assert record.late_share <= 0.015
+
+
 @OVERLOADS
 @pytest.mark.parametrize("name", CURVES)
 def test_who_is_turned_away_is_told_at_once(name: str, load: float) -> None:

@@ -142,6 +142,13 @@ def test_shapes_that_wait_are_counted_with_what_each_costs() -> None:
     assert 14 <= waiting <= 17
 
 
+def test_run_under_way_is_as_uncertain_as_it_is_long() -> None:
+    """A row takes 4.25 ms and may take a fifth more, the running one and one's own: 10.2 ms. A full batch takes 12."""
+    policy = make_policy(LINE, latency_target_s=0.011)
+    occupy(policy)
+    assert admitted(policy, 1) == 1
+
+
 def test_request_of_another_shape_ends_what_a_prediction_assures() -> None:
     """What waits of one shape says when its batch ends only as long as no other shape runs in between."""
     policy = make_policy(LINE, latency_target_s=0.5)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -157,7 +158,7 @@ def test_traffic_that_repeats_itself_is_taken_in_whole_periods() -> None:
 
 
 def test_recorded_traffic_ends() -> None:
-    stream = Stream("m", "m", arrivals=Replay(pytest.importorskip("numpy").arange(0, 10, 0.1)))
+    stream = Stream("m", "m", arrivals=Replay(np.arange(0, 10, 0.1)))
     trace = Demand(Scenario([stream], duration_s=10.0), "trace", GOAL, whole_s=10.0)
     assert trace.per_s == pytest.approx(10)
     assert trace.fitted(2.0, 60.0) == 5.0
