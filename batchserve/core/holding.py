@@ -83,7 +83,7 @@ class Holder:
             return False  # there is something else to run
         cost = self._cost_of(shape)
         wait_s: float | None = None
-        if not self._protects_deadline(cost, rows, rate, parallel, target_s, now):
+        if not self._protects_deadline(cost, rate, parallel, target_s, now):
             if self._slots.idle > 1 or shape.gaps.seen < MIN_GAPS:
                 return False
             free_s = min([cost.mean(rows), *(moment - now for moment in self._slots.busy_until(now))])
@@ -101,17 +101,12 @@ class Holder:
         return True
 
     def _protects_deadline(
-        self, cost: CostModel, rows: int, rate: Rate, parallel: float, target_s: float | None, now: float
+        self, cost: CostModel, rate: Rate, parallel: float, target_s: float | None, now: float
     ) -> bool:
         """Tell whether starting a small batch now would soon leave no slot for those who come next (reason a)."""
         if parallel <= 1 or target_s is None or 2 * cost.hi(self._sizing.sustain) <= target_s:
             return False
-        rate_per_s = rate.per_second(now)
-        if rate_per_s * cost.mean(1) / parallel <= _BUSY:
-            return False
-        # One more row costs the slot its own work and the wait for it; that must be less than rows cost on average.
-        alone_s = cost.mean(rows)
-        return rows * (1 / rate_per_s + cost.mean(rows + 1) - alone_s) < alone_s
+        return rate.per_second(now) * cost.mean(1) / parallel > _BUSY
 
     def _timer_end(self, shape: ShapeQueue, delay_s: float) -> tuple[float, str]:
         """Say until when the classic timer holds a part-filled batch of this shape, and which limit that is."""
