@@ -49,13 +49,15 @@ class Layout:
     Attributes:
         instances: Batches that run at once.
         threads: Threads that compute one of them.
+        is_staged: True if runs copy to the device and back through memory of their own; see `backends.staging`.
     """
 
     instances: int
     threads: int
+    is_staged: bool = False
 
     def __str__(self) -> str:
-        return f"{self.instances} x {self.threads}"
+        return f"{self.instances} x {self.threads}{' staged' * self.is_staged}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,8 +164,8 @@ class Session(Protocol):
         """
         ...
 
-    def reopen(self, threads: int) -> Session:
-        """Open the same model once more, with another number of threads for a run. Blocks; weights are held twice.
+    def reopen(self, layout: Layout) -> Session:
+        """Open the same model once more, for another layout. Blocks; weights are held twice where its threads differ.
 
         Nothing is proved again. Both sessions are to be closed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -167,9 +167,9 @@ class FakeSession:
             raise self._backend.failure("the fake model was told to fail on these inputs")
         return self._backend.function(inputs, output_mask)
 
-    def reopen(self, threads: int) -> FakeSession:
-        """Make another session of the backend, for one run of so many threads."""
-        return self._backend.open((Layout(1, threads),))
+    def reopen(self, layout: Layout) -> FakeSession:
+        """Make another session of the backend, for one run of the layout's threads."""
+        return self._backend.open((replace(layout, instances=1),))
 
     def interrupt(self, thread: int) -> None:
         """Note it in `interrupted`; a run that is held goes on."""

@@ -142,9 +142,9 @@ class IsolatedSession:
         """Propose nothing: `batchserve check` without isolation does."""
         return None
 
-    def reopen(self, threads: int) -> IsolatedSession:
+    def reopen(self, layout: Layout) -> IsolatedSession:
         """Open the model in another worker; see `Session.reopen`."""
-        config = replace(self._config, instances=1, intra_op_threads=threads)
+        config = replace(self._config, instances=1, intra_op_threads=layout.threads)
         return IsolatedSession(self._factory, self._file, config)
 
     def interrupt(self, thread: int) -> None:

@@ -232,15 +232,15 @@ class OnnxSession:
         self._usual_bytes = max(size_bytes, usual_bytes * FORGETTING)
         return size_bytes > usual_bytes * OUTSIZED and bool(usual_bytes and self._arenas)
 
-    def reopen(self, threads: int) -> OnnxSession:
+    def reopen(self, layout: Layout) -> OnnxSession:
         """Open the same file with other threads; see `Session.reopen`."""
-        config = replace(self._config, instances=1, intra_op_threads=threads)
+        config = replace(self._config, instances=1, intra_op_threads=layout.threads)
         if self.providers == (
             "CPUExecutionProvider",
         ):  # be it by fallback: what is configured for others would be refused
             config = replace(config, providers=("cpu",), device=None, provider_options=())
         opened = open_session(self._path, config)
-        facts = {**self.facts, "intra_op_threads": str(threads)}
+        facts = {**self.facts, "intra_op_threads": str(layout.threads)}
         return OnnxSession(opened, config, self._graph_inputs, self._graph_outputs, facts, self._findings)
 
     def profiled(self) -> _ProfiledSession:

@@ -147,10 +147,10 @@ class SwappingSession:
         """See `Session.propose_pad`."""
         return self._held.session.propose_pad()
 
-    def reopen(self, threads: int) -> SwappingSession:
+    def reopen(self, layout: Layout) -> SwappingSession:
         """Open the serving session again; the same build is due for it."""
-        config = replace(self._config, intra_op_threads=threads, instances=1)
-        return SwappingSession(self._held.session.reopen(threads), self._backend, self._file, config)
+        config = replace(self._config, intra_op_threads=layout.threads, instances=1)
+        return SwappingSession(self._held.session.reopen(layout), self._backend, self._file, config)
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on the session that serves at this moment; see `Session.run`."""

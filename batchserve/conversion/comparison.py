@@ -170,7 +170,7 @@ def compare_loads(original: Session, converted: Session) -> tuple[float, float]:
 
 def _load_s(session: Session) -> float:
     start_s = time.perf_counter()
-    again = session.reopen(session.layouts[0].threads)
+    again = session.reopen(session.layouts[0])
     took_s = time.perf_counter() - start_s
     again.close()
     return took_s

@@ -161,7 +161,7 @@ def _measure(
     for layout in session.layouts:
         if layout.threads not in sessions:
             start_s = time.monotonic()
-            sessions[layout.threads] = session.reopen(layout.threads)
+            sessions[layout.threads] = session.reopen(layout)
             for inputs in loads.inputs.values():
                 sessions[layout.threads].run(inputs, mask)  # the first run of a size allocates
             if time.monotonic() + (time.monotonic() - start_s) > end_s:

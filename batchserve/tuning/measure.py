@@ -88,7 +88,7 @@ def opened(backend: Backend, file: ModelFile, config: ModelConfig, providers: Se
             is_cpu = device_name(first, asked) == "cpu" and cores.isdecimal()
             for layout in layouts_on(int(cores)) if is_cpu else first.layouts:
                 if layout.threads not in by_threads:
-                    by_threads[layout.threads] = first.reopen(layout.threads)
+                    by_threads[layout.threads] = first.reopen(layout)
                     stack.callback(by_threads[layout.threads].close)
                 sessions[Way(provider, layout)] = by_threads[layout.threads]
         yield Opened(sessions, next(iter(sessions.values())), skipped)

@@ -232,9 +232,9 @@ def test_time_to_load_is_that_of_opening_again(monkeypatch: pytest.MonkeyPatch) 
     closed = []
 
     def taking(seconds: float) -> Any:
-        def reopen(threads: int) -> Any:
+        def reopen(layout: Layout) -> Any:
             now[0] += seconds
-            return SimpleNamespace(close=lambda: closed.append(threads))
+            return SimpleNamespace(close=lambda: closed.append(layout.threads))
 
         return SimpleNamespace(layouts=(Layout(1, 2),), reopen=reopen)
 

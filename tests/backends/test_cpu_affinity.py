@@ -9,7 +9,7 @@ import pytest
 from support import onnx_models as models
 
 from batchserve.backends import cores
-from batchserve.backends.base import ModelFile
+from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.cores import cores_for, layouts_on_cores
 from batchserve.backends.isolated import IsolatingBackend
 from batchserve.backends.onnx import OnnxBackend
@@ -69,7 +69,7 @@ def test_threads_of_the_runtime_are_kept_on_the_cores(file: ModelFile) -> None:
     assert not session.may_run_in_place, "the event loop's thread is elsewhere"
     assert session.facts["cpu_affinity"] == str(HERE[-1])
     assert session.facts["cores"] == "1"
-    again = session.reopen(1)
+    again = session.reopen(Layout(1, 1))
     assert again.providers == session.providers
     again.close()
     session.close()

@@ -266,7 +266,7 @@ def test_options_of_the_runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_session_is_opened_again_with_other_threads_and_nothing_is_proved_again(tmp_path: Path):
     path = models.save(models.mlp(), tmp_path / "model.onnx")
     session = OnnxBackend().load(ModelFile("m", 1, path), ModelConfig(intra_op_threads=2))
-    again = session.reopen(1)
+    again = session.reopen(Layout(1, 1))
     assert (session.layouts[0].threads, again.layouts) == (2, (Layout(1, 1),))
     assert again.facts == {**session.facts, "intra_op_threads": "1"}, "the seconds of the proof are the first one's"
     assert again.batchability == session.batchability
@@ -380,7 +380,7 @@ def test_provider_that_is_missing_is_an_error_unless_the_cpu_may_take_its_place(
         session = OnnxBackend().load(file, replace(asked, fallback="cpu", provider_options=(("qnn", ()),)))
         assert session.providers == ("CPUExecutionProvider",)
         assert session.run(session.sample(1), 1)
-        session.reopen(1).close()
+        session.reopen(Layout(1, 1)).close()
         session.close()
     assert "runs on the CPU, as fallback allows: provider 'qnn'" in caplog.text
 

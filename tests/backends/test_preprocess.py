@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from support import image_models as images
 from support import onnx_models
 
-from batchserve.backends.base import ModelFile
+from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend, OnnxSession
 from batchserve.config import ModelConfig, PreprocessConfig
 from batchserve.errors import ModelLoadError
@@ -164,7 +164,7 @@ def test_another_input_is_left_alone(load: Load) -> None:
 
 def test_model_opened_again_takes_the_same(load: Load) -> None:
     session = load(images.image_net(), preprocess=PreprocessConfig(**NORMALISE))
-    again = session.reopen(1)
+    again = session.reopen(Layout(1, 1))
     pixels = images.pixels(3)
     np.testing.assert_array_equal(answer(again, pixels), answer(session, pixels))
     again.close()

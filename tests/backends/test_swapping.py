@@ -244,7 +244,7 @@ def test_session_opened_again_has_the_same_build_before_it() -> None:
     backend = Providers()
     backend.sessions.clear()
     session = opened(backend)
-    again = session.reopen(1)
+    again = session.reopen(Layout(1, 1))
     assert again.build.state == "waiting"
     session.close()
     again.close()

@@ -44,10 +44,10 @@ class Cores(FakeBackend):
 class CoresSession(FakeSession):
     _backend: Cores
 
-    def reopen(self, threads: int) -> FakeSession:
+    def reopen(self, layout: Layout) -> FakeSession:
         if self._backend.refuses_threads:
             raise ModelLoadError("no memory for a second one")
-        return super().reopen(threads)
+        return super().reopen(layout)
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         backend = self._backend
