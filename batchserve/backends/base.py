@@ -11,7 +11,7 @@ from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["Backend", "Batchability", "Build", "Layout", "ModelFile", "Profiled", "Session"]
+__all__ = ["BUILD_STATES", "Backend", "Batchability", "Build", "Layout", "ModelFile", "Profiled", "Session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +60,16 @@ class Layout:
         return f"{self.instances} x {self.threads}{' staged' * self.is_staged}"
 
 
+BUILD_STATES = ("waiting", "building", "swapped", "refused", "failed")
+"""States of a `Build`: until the model serves, under way, in use, built and not taken, not built."""
+
+
 @dataclass(frozen=True, slots=True)
 class Build:
     """How far a session is with changing to a provider that takes long to build.
 
     Attributes:
-        state: `waiting`, `building`, `swapped`, `refused` or `failed`.
+        state: One of `BUILD_STATES`.
         why: A few words for people, without file paths.
         seconds: How long the build took; 0 until it ended.
         swaps: How often another session took the place of the one that served.

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
+from batchserve.backends.base import BUILD_STATES
+
 if TYPE_CHECKING:
     from batchserve.core.request import Request
     from batchserve.core.trace import Trace
     from batchserve.engine.model import Model
 
 __all__ = [
+    "BUILD_STATES",
     "ArrivalListener",
     "BatchEnded",
     "Listener",

@@ -243,7 +243,8 @@ class App:
             why_not = str(error)
         if why_not:
             return 400, {"name": route.target, "ready": False, "error": why_not}
-        return 200, {"name": route.target, "ready": True}
+        build = describe.build_state(model)
+        return 200, {"name": route.target, "ready": True, **({} if build is None else {"build": build})}
 
     async def _probe(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         status, value = self.probe(route)

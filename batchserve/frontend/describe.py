@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from batchserve.engine.model import Model
     from batchserve.engine.states import IndexEntry
 
-__all__ = ["EXTENSIONS", "console_model", "index_entries", "model_config", "model_metadata", "server_metadata"]
+__all__ = [
+    "EXTENSIONS",
+    "build_state",
+    "console_model",
+    "index_entries",
+    "model_config",
+    "model_metadata",
+    "server_metadata",
+]
 
 EXTENSIONS = (
     "binary_tensor_data",
@@ -62,6 +70,7 @@ def console_model(model: Model) -> dict[str, object]:
         "is_batching": model.signature.is_batching,
         "why": batchability.why,
         "providers": list(model.session.providers),
+        "build": build_state(model),
         "facts": {key: str(value) for key, value in model.session.facts.items()},
         "is_json": all(spec.datatype.is_json for spec in (*model.signature.inputs, *model.signature.outputs)),
         "load_s": round(model.load_s, 3),
@@ -74,6 +83,17 @@ def console_model(model: Model) -> dict[str, object]:
             "latency_target_ms": None if limits.latency_target_s is None else limits.latency_target_s * 1e3,
         },
     }
+
+
+def build_state(model: Model) -> dict[str, object] | None:
+    """Say how far a model is with a provider that is built beside the serving; None if none is due.
+
+    `provider` is what it runs on meanwhile, or for good if the build is not taken; `why` says that for people.
+    """
+    build = model.build
+    if build is None:
+        return None
+    return {"state": build.state, "why": build.why, "seconds": round(build.seconds, 3), "provider": model.provider}
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, object]:

@@ -14,7 +14,7 @@ from prometheus_client.core import (
     SummaryMetricFamily,
 )
 
-from batchserve.engine.events import ModelState
+from batchserve.engine.events import BUILD_STATES, ModelState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUFFER_SOURCES",
+    "BUILD_STATES",
     "EXECUTION_OUTCOMES",
     "FAMILIES",
     "GC_GENERATIONS",
@@ -200,6 +201,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("batchserve_model_state", "gauge", "1 for the state the version is in.", (*_MODEL, "state")),
     Family("batchserve_model_load_failed", "gauge", "1 if the version does not serve because its load failed."),
+    Family(
+        "batchserve_model_build_state", "gauge", "1 for the state of a build beside the serving.", (*_MODEL, "state")
+    ),
     Family("batchserve_model_build_seconds", "gauge", "Last build of a provider beside the serving.", unit="seconds"),
     Family("batchserve_model_swaps_total", "counter", "Changes to a provider built beside the serving."),
     Family("batchserve_model_load_duration_seconds", "gauge", "Last load until ready.", unit="seconds"),

@@ -12,7 +12,7 @@ from batchserve.core.counters import REFUSAL_BOUNDS_S, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
 from batchserve.telemetry.durations import Durations
-from batchserve.telemetry.families import LOAD_OUTCOMES, STATES
+from batchserve.telemetry.families import BUILD_STATES, LOAD_OUTCOMES, STATES
 from batchserve.telemetry.histogram import bound_name, cumulative
 
 if TYPE_CHECKING:
@@ -187,7 +187,10 @@ class ModelSeries:
     def _write_facts(self, page: Page, model: Model) -> None:
         """Say how the serving object is set up."""
         name, version = self.labels
-        target_s = model.latency_target_s
+        target_s, build = model.latency_target_s, model.build
+        if build is not None:
+            for state in BUILD_STATES:
+                page.number("batchserve_model_build_state", (*self.labels, state), float(state == build.state))
         page.info(
             "batchserve_model_provider_info", {"model": name, "version": version, "provider": model.provider or "none"}
         )

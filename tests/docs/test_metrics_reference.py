@@ -17,6 +17,7 @@ from batchserve.core.cost import size_starts
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS
 from batchserve.telemetry.families import (
     BUFFER_SOURCES,
+    BUILD_STATES,
     EXECUTION_OUTCOMES,
     GC_GENERATIONS,
     HTTP_CLASSES,
@@ -92,6 +93,7 @@ def test_label_values_are_those_of_the_code() -> None:
         "`reason` of refusals": list(REFUSAL_REASONS),
         "`reason` of batches": list(CUT_REASONS),
         "`state`": list(STATES),
+        "`state` of builds": list(BUILD_STATES),
         "`source`": list(BUFFER_SOURCES),
         "`status`": list(HTTP_CLASSES),
     }

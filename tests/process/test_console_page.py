@@ -177,6 +177,30 @@ async def test_form_sends_a_real_request_and_shows_its_timing(serve: Serve, mode
     assert [line for line in browser.complaints if "400" not in line] == []
 
 
+async def test_page_says_what_a_model_runs_on_while_its_provider_is_built_and_why_it_stays_there(
+    serve: Serve, models: Path, browser: Browser
+) -> None:
+    server = serve(models)
+    await browser.open(server.loaded())
+    await readings(browser, 1)
+    assert await browser.run("document.querySelector('#build').hidden")
+    seen = {}
+    for state, why in (
+        ("building", "tensorrt is being built"),
+        ("refused", "tensorrt is not used: it is slower"),
+        ("swapped", "runs on tensorrt"),
+    ):
+        about = f"{{state: '{state}', why: '{why}', seconds: 1, provider: 'CUDAExecutionProvider'}}"
+        await browser.run(f"drawBuild({about})")
+        seen[state] = await browser.run("(n => n.hidden ? '' : n.textContent)(document.querySelector('#build'))")
+    assert seen == {
+        "building": "Runs on CUDA for now: tensorrt is being built",
+        "refused": "Stays on CUDA: tensorrt is not used: it is slower",
+        "swapped": "",
+    }
+    assert browser.complaints == []
+
+
 async def test_page_has_a_name_for_every_control_and_asks_only_this_server(
     serve: Serve, models: Path, browser: Browser
 ) -> None:

@@ -58,7 +58,8 @@ GPU = GpuReading(
 
 def full_metrics() -> Metrics:
     """Metrics in which every family has samples."""
-    metrics, model = Metrics("1.31.1"), FakeModel(instances=2, latency_target_s=0.025)
+    build = Build("swapped", "runs on cuda since it was built", 3.0, swaps=1)
+    metrics, model = Metrics("1.31.1"), FakeModel(instances=2, latency_target_s=0.025, build=build)
     metrics.watch_http(dict, dict)
     metrics.watch_gpus(lambda: [GPU])
     metrics.model_state("digits", 1, ModelState.READY, "", model)  # type: ignore[arg-type]

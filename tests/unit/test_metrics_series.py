@@ -8,11 +8,12 @@ import weakref
 import pytest
 from support.telemetry_fakes import FakeClock, FakeModel, batch, samples, value
 
+from batchserve.backends.base import Build
 from batchserve.core.counters import CUT_REASONS, REFUSAL_REASONS, Counters
 from batchserve.engine.events import ModelState
 from batchserve.engine.gauges import Gauges
 from batchserve.telemetry.durations import SETTLE_NUMBERS
-from batchserve.telemetry.families import FAMILIES, OUTCOMES, PHASES
+from batchserve.telemetry.families import BUILD_STATES, FAMILIES, OUTCOMES, PHASES
 from batchserve.telemetry.metrics import Metrics
 from batchserve.telemetry.series import KEEP_S
 
@@ -71,7 +72,11 @@ def test_every_family_with_a_model_label_has_samples_for_a_loading_model(metrics
     announce(metrics, ModelState.LOADING)
     named = {family.name for family in metrics.registry.collect() if any("model" in s.labels for s in family.samples)}
     expected = {family.name.removesuffix("_total") for family in FAMILIES if "model" in family.labels}
-    of_what_is_loaded = {"batchserve_model_provider_info", "batchserve_model_latency_target_seconds"}
+    of_what_is_loaded = {
+        "batchserve_model_build_state",
+        "batchserve_model_provider_info",
+        "batchserve_model_latency_target_seconds",
+    }
     assert named == expected - of_what_is_loaded
 
 
@@ -408,6 +413,19 @@ def test_the_provider_in_use_is_named_while_the_model_serves(metrics: Metrics) -
     assert read(metrics, "batchserve_model_provider_info", provider="CUDAExecutionProvider") == 1
     announce(metrics, ModelState.UNAVAILABLE)
     assert read(metrics, "batchserve_model_provider_info", provider="CUDAExecutionProvider") is None
+
+
+def test_a_build_beside_the_serving_is_in_one_state_and_without_one_there_is_none(metrics: Metrics) -> None:
+    model = FakeModel(build=Build("building", "tensorrt is being built"))
+    announce(metrics, ModelState.READY, model)
+    seen = {state: read(metrics, "batchserve_model_build_state", state=state) for state in BUILD_STATES}
+    assert seen == {"waiting": 0, "building": 1, "swapped": 0, "refused": 0, "failed": 0}
+    model.build = Build("refused", "tensorrt is not used: it is slower", 7.5)
+    assert read(metrics, "batchserve_model_build_state", state="building") == 0
+    assert read(metrics, "batchserve_model_build_state", state="refused") == 1
+    assert read(metrics, "batchserve_model_build_seconds") == 7.5
+    model.build = None
+    assert read(metrics, "batchserve_model_build_state", state="refused") is None
 
 
 def test_a_traced_request_is_the_exemplar_of_its_bucket_in_openmetrics_only(metrics: Metrics) -> None:

@@ -132,6 +132,7 @@ function drawTitle() {
   pill(byId("state"), model.state, kindOfState(model.state));
   byId("reason").hidden = !model.reason;
   byId("reason").textContent = model.reason;
+  drawBuild(model.build);
   if (!model.limits) { byId("facts").textContent = ""; return; }
   const limits = model.limits, delay = limits.max_queue_delay_ms;
   byId("facts").textContent = [
@@ -141,6 +142,15 @@ function drawTitle() {
     ...(limits.latency_target_ms === null ? [] : [`target ${short(limits.latency_target_ms)} ms`]),
     `delay ${delay === null ? "auto" : `${short(delay)} ms`}`, `timeout ${short(limits.timeout_ms / 1000)} s`, `loaded in ${short(model.load_s)} s`,
   ].join(" · ");
+}
+
+function drawBuild(build) {
+  const node = byId("build");
+  node.hidden = !build || build.state === "swapped";
+  if (node.hidden) return;
+  const isBad = build.state === "refused" || build.state === "failed", provider = build.provider.replace("ExecutionProvider", "");
+  node.className = isBad ? "note" : "note calm";
+  node.textContent = isBad ? `Stays on ${provider}: ${build.why}` : `Runs on ${provider} for now: ${build.why}`;
 }
 
 function drawModel() {

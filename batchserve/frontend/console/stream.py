@@ -161,9 +161,10 @@ class Console:
     # --- what they see --------------------------------------------------------------------------------------------
 
     def _present(self) -> object:
-        """Return something that is equal as long as the models, their states and their limits are the same."""
+        """Return something that is equal as long as the models, their states, builds and limits are the same."""
         repository = self._services.repository
-        return tuple(repository.index()), tuple((id(model), model.limits) for model in repository.models())
+        models = tuple((id(model), model.limits, model.build) for model in repository.models())
+        return tuple(repository.index()), models
 
     def _is_described(self) -> bool:
         return self._known is not None and self._known == self._present()
