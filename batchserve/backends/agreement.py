@@ -28,7 +28,7 @@ import numpy as np
 
 from batchserve.core.tensors import Array
 
-__all__ = ["NEIGHBOURS", "Tolerance", "differences", "elsewhere", "scale_of"]
+__all__ = ["NEIGHBOURS", "Tolerance", "difference", "differences", "elsewhere", "scale_of"]
 
 FLOOR = 1e-7
 SCALE_PERCENTILE = 10
@@ -58,6 +58,16 @@ def scale_of(output: Array) -> float:
         return 0.0
     sizes = np.abs(output[np.isfinite(output) & (output != 0)].astype(np.float64))
     return float(np.percentile(sizes, SCALE_PERCENTILE)) if sizes.size else 0.0
+
+
+def difference(expected: Sequence[Array], got: Sequence[Array], tolerance: Tolerance) -> str:
+    """Say how the outputs of two runs on the same inputs differ; "" if they agree."""
+    for index, (right, given) in enumerate(zip(expected, got, strict=True)):
+        if right.shape != given.shape or right.dtype != given.dtype:
+            return f"output {index} is {given.dtype}{list(given.shape)} in place of {right.dtype}{list(right.shape)}"
+        if apart := differences(right, given, scale_of(right), tolerance):
+            return f"output {index} is another ({apart})"
+    return ""
 
 
 def differences(expected: Array, got: Array, scale: float, tolerance: Tolerance) -> str:

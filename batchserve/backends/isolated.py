@@ -144,7 +144,8 @@ class IsolatedSession:
 
     def reopen(self, layout: Layout) -> IsolatedSession:
         """Open the model in another worker; see `Session.reopen`."""
-        config = replace(self._config, instances=1, intra_op_threads=layout.threads)
+        staging = "on" if layout.is_staged else "off"
+        config = replace(self._config, instances=1, intra_op_threads=layout.threads, staging=staging)
         return IsolatedSession(self._factory, self._file, config)
 
     def interrupt(self, thread: int) -> None:

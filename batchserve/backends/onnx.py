@@ -22,6 +22,7 @@ from batchserve.backends.padding import guess, mask_of, resolve
 from batchserve.backends.padding_proof import prove_padding
 from batchserve.backends.runtime import Opened, is_out_of_memory, open_session, plain_text, require_runtime
 from batchserve.backends.samples import draw
+from batchserve.backends.staging import device_of, prove_staged, stage, trials
 from batchserve.backends.tensors import GraphTensor, declare, describe
 from batchserve.config import ModelConfig, PadConfig, show_cores
 from batchserve.core.padding import PadRule
@@ -69,7 +70,14 @@ class OnnxBackend:
         for mismatch in mismatches(opened, config, (*inputs, *outputs)):
             log.warning("model %s %s", file.name, mismatch)
         facts = _facts(opened, config) | {"session_load_s": f"{opened_at - began:.3f}"}
-        return OnnxSession(opened, config, inputs, outputs, facts)
+        made = OnnxSession(opened, config, inputs, outputs, facts)
+        if config.staging == "on" and not _fell_back(made, config):
+            try:
+                made.stage()
+            except ModelLoadError as error:
+                made.close()
+                raise ModelLoadError(f'staging = "on" cannot be: {error}') from error
+        return made
 
 
 class OnnxSession:
@@ -96,7 +104,8 @@ class OnnxSession:
         facts: Mapping[str, str],
         findings: Findings | None = None,
     ) -> None:
-        self._session: Any = opened.session
+        self._opened: Opened | None = opened
+        self._session: Any = opened.session  # or what takes its place for `run`
         self._path = opened.path
         self._config = config
         self._graph_inputs = inputs
@@ -233,8 +242,10 @@ class OnnxSession:
         return size_bytes > usual_bytes * OUTSIZED and bool(usual_bytes and self._arenas)
 
     def reopen(self, layout: Layout) -> OnnxSession:
-        """Open the same file with other threads; see `Session.reopen`."""
-        config = replace(self._config, instances=1, intra_op_threads=layout.threads)
+        """Open the same file for another layout; see `Session.reopen`. A staged one shares the runtime's session."""
+        if layout.is_staged:
+            return self._staged(layout)
+        config = replace(self._config, instances=1, intra_op_threads=layout.threads, staging="off")
         if self.providers == (
             "CPUExecutionProvider",
         ):  # be it by fallback: what is configured for others would be refused
@@ -242,6 +253,38 @@ class OnnxSession:
         opened = open_session(self._path, config)
         facts = {**self.facts, "intra_op_threads": str(layout.threads)}
         return OnnxSession(opened, config, self._graph_inputs, self._graph_outputs, facts, self._findings)
+
+    def _staged(self, layout: Layout) -> OnnxSession:
+        assert self._opened is not None, "it is open"
+        if layout.threads != self.layouts[0].threads:
+            raise ModelLoadError("staged layouts have the threads of the session that they share")
+        opened = replace(self._opened, layouts=(replace(layout, instances=1),))
+        made = OnnxSession(opened, self._config, self._graph_inputs, self._graph_outputs, self.facts, self._findings)
+        try:
+            made.stage()
+        except ModelLoadError as error:
+            self.facts = {**self.facts, "staging": f"not used: {error}"}
+            raise
+        self.facts = {**self.facts, "staging": "not used: it answers the same, but was not chosen"}
+        return made
+
+    def stage(self) -> None:
+        """Run through buffers of its own from now on, if that answers the same; before anything else runs. Blocks.
+
+        Raises:
+            ModelLoadError: It cannot be done, or other answers came; runs go on as before.
+        """
+        assert self._opened is not None, "it is open"
+        if self._findings.settings is None:
+            raise ModelLoadError(f"no inputs are known to compare answers with: {self._findings.error}")
+        plain = self._opened.session
+        device = device_of(self.providers, self._opened.device_number)
+        staged = stage(plain, device, self._graph_inputs, self._graph_outputs)
+        questions = trials(self.sample, is_batching=self.batchability.is_batchable)
+        feeds = [dict(zip(self._input_names, inputs, strict=True)) for inputs in questions]
+        prove_staged(plain, staged, self._output_names, feeds, elsewhere(self.providers))
+        self._session = staged
+        self.facts = {**self.facts, "staging": "used"}
 
     def profiled(self) -> _ProfiledSession:
         """Open the same file as it is, watched by the runtime; see `Session.profiled`."""
@@ -266,7 +309,12 @@ class OnnxSession:
 
     def close(self) -> None:
         """Let go of the runtime's session, which frees its memory once no run holds it."""
-        self._session = None
+        self._session = self._opened = None
+
+
+def _fell_back(session: OnnxSession, config: ModelConfig) -> bool:
+    """Say whether the CPU took the place of what was asked for: then what is configured for that is not to be held."""
+    return config.fallback == "cpu" and session.providers == ("CPUExecutionProvider",)
 
 
 def _padding(config: ModelConfig, inputs: Sequence[GraphTensor], outputs: Sequence[GraphTensor]) -> PadRule | None:

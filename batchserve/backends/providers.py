@@ -220,7 +220,7 @@ def layouts(wanted: Sequence[str], config: ModelConfig, cores: int) -> tuple[Lay
     """List the ways to run a model that are worth measuring where another provider than the CPU's computes.
 
     A second run lets copies overlap with the first one's kernels. TensorRT locks a session for a whole run, so there
-    it would only wait.
+    it would only wait. On CUDA each is tried through the runtime's own copies and staged.
 
     Returns:
         Empty where the runtime's own threads compute: then the cores are to be shared.
@@ -229,10 +229,11 @@ def layouts(wanted: Sequence[str], config: ModelConfig, cores: int) -> tuple[Lay
         return ()
     threads = config.intra_op_threads or (1 if ACCELERATED.intersection(wanted) else cores)
     if config.instances is not None:
-        return (Layout(config.instances, threads),)
-    if ACCELERATED.difference((CUDA,)).intersection(wanted) or config.hint == "latency":
-        return (Layout(1, threads),)
-    return (Layout(1, threads), Layout(2, threads))
+        counts = [config.instances]
+    else:
+        counts = [1] if ACCELERATED.difference((CUDA,)).intersection(wanted) or config.hint == "latency" else [1, 2]
+    staged = {"auto": [False, True], "on": [True], "off": [False]}[config.staging] if wanted[0] == CUDA else [False]
+    return tuple(Layout(count, threads, is_staged) for is_staged in staged for count in counts)
 
 
 def cuda_devices() -> int:

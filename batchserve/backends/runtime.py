@@ -56,7 +56,7 @@ _NO_MEMORY = re.compile(
 
 _PACKAGE = re.compile(r"onnxruntime(-(gpu|openvino|directml|rocm|migraphx|qnn|silicon|cann|training|azure))?")
 _GIT_LFS = b"version https://git-lfs"
-_CODE = re.compile(r"\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_CODE = re.compile(r"^Error in execution: |\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
 _LOADING = re.compile(r"Load model from .*? failed:", re.DOTALL)
 _SOURCE_LINE = re.compile(r"\S+\.(?:cc|cpp|cu|cuh|h|hpp):\d+\s*")
 _SIGNATURE = re.compile(
@@ -80,6 +80,7 @@ class Opened:
         layouts: Ways to run it; the session was made for the first.
         version: The runtime's version.
         before: What was put before the model; None if nothing was.
+        device_number: Which of the first provider's devices it runs on.
     """
 
     path: Path
@@ -89,6 +90,7 @@ class Opened:
     layouts: tuple[Layout, ...]
     version: str
     before: Preprocessed | None = None
+    device_number: int = 0
 
 
 def installed_packages() -> list[tuple[str, str]]:
@@ -209,7 +211,7 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
     if before is not None:
         session._model_bytes = None  # noqa: SLF001  # the wrapper would hold the file's content for good
         before = replace(before, content=b"")
-    return Opened(path, session, header, cores, layouts, str(runtime.__version__), before)
+    return Opened(path, session, header, cores, layouts, str(runtime.__version__), before, number)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -60,7 +60,10 @@ class SwappingBackend:
         rest = config.providers[1:] or ("cpu",)
         first = full_name(config.providers[0])
         kept = tuple(table for table in config.provider_options if full_name(table[0]) != first)
-        session = self._inner.load(file, replace(config, providers=rest, device=None, provider_options=kept))
+        # `on` is for the first provider's device; another's may have no use for it.
+        staging = "auto" if config.staging == "on" else config.staging
+        before = replace(config, providers=rest, device=None, provider_options=kept, staging=staging)
+        session = self._inner.load(file, before)
         return SwappingSession(session, self._inner, file, config)
 
 

@@ -292,6 +292,12 @@ class ModelConfig:
         choice("auto", "wait", "background"),
         "When the first of `providers` is opened: before the model serves, or while it serves on the next one.",
     )
+    staging: str = _key(
+        "auto",
+        choice("auto", "on", "off"),
+        "On CUDA, copy to the device and back through page-locked buffers; `auto` compares that at load and takes it "
+        "where it is quicker.",
+    )
     intra_op_threads: int = _key(
         0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among the instances."
     )

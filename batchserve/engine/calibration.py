@@ -126,11 +126,11 @@ def calibrate(
     if len(session.layouts) == 1 or budget_s <= 0:
         return Calibrated(session, plain)
     end_s = time.monotonic() + budget_s * BUDGET_SHARE
-    sessions = {plain.threads: session}
+    sessions = {_kind(plain): session}
     chosen = plain
     measured: tuple[Measured, ...] = ()
     try:
-        measured = _measure(session, sessions, max_rows, end_s, cores)
+        measured = _measure(name, session, sessions, max_rows, end_s, cores)
         if measured:
             chosen = choose(hint, measured).layout
             logger.info("model %s: instances x threads = %s for hint %s: %s", name, chosen, hint, _figures(measured))
@@ -139,18 +139,30 @@ def calibrate(
     except (BackendError, ModelLoadError) as error:
         logger.warning("model %s: layouts could not be compared, %s stays: %s", name, plain, error)
     finally:
-        for threads, opened in sessions.items():
-            if threads != chosen.threads and opened is not session:
+        for kind, opened in sessions.items():
+            if kind != _kind(chosen) and opened is not session:
                 opened.close()
-    if (kept := sessions[chosen.threads]) is not session:
+    if (kept := sessions[_kind(chosen)]) is not session:
         session.close()
     return Calibrated(kept, chosen, measured)
 
 
+def _kind(layout: Layout) -> tuple[int, bool]:
+    """Return what layouts must have in common to share a session."""
+    return layout.threads, layout.is_staged
+
+
 def _measure(
-    session: Session, sessions: dict[int, Session], max_rows: int, end_s: float, cores: Sequence[int]
+    name: str,
+    session: Session,
+    sessions: dict[tuple[int, bool], Session],
+    max_rows: int,
+    end_s: float,
+    cores: Sequence[int],
 ) -> tuple[Measured, ...]:
     """Open what is missing in `sessions` and measure every layout; nothing if the time would not do.
+
+    Where staging does not work, the other layouts are measured.
 
     Raises:
         BackendError: A run failed.
@@ -159,25 +171,43 @@ def _measure(
     mask = (1 << len(session.outputs)) - 1
     loads = _Loads(session, mask, max_rows, end_s, cores)
     for layout in session.layouts:
-        if layout.threads not in sessions:
-            start_s = time.monotonic()
-            sessions[layout.threads] = session.reopen(layout)
+        start_s = time.monotonic()
+        if _open(name, session, layout, sessions):
             for inputs in loads.inputs.values():
-                sessions[layout.threads].run(inputs, mask)  # the first run of a size allocates
+                sessions[_kind(layout)].run(inputs, mask)  # the first run of a size allocates
             if time.monotonic() + (time.monotonic() - start_s) > end_s:
                 return ()
-    if time.monotonic() + len(session.layouts) * loads.round_s > end_s:
+    layouts = [layout for layout in session.layouts if _kind(layout) in sessions]
+    if time.monotonic() + len(layouts) * loads.round_s > end_s:
         return ()
-    seen: dict[Layout, list[tuple[float, float]]] = {layout: [] for layout in session.layouts}
+    seen: dict[Layout, list[tuple[float, float]]] = {layout: [] for layout in layouts}
     for turn in range(ROUNDS):
-        for layout in session.layouts if turn % 2 == 0 else reversed(session.layouts):
-            seen[layout].append(loads.measure(sessions[layout.threads], layout))
-        if time.monotonic() + len(session.layouts) * loads.round_s > end_s:
+        for layout in layouts if turn % 2 == 0 else reversed(layouts):
+            seen[layout].append(loads.measure(sessions[_kind(layout)], layout))
+        if time.monotonic() + len(layouts) * loads.round_s > end_s:
             break
     return tuple(
         Measured(layout, statistics.median(rate for rate, _ in pairs), statistics.median(lone for _, lone in pairs))
         for layout, pairs in seen.items()
     )
+
+
+def _open(name: str, session: Session, layout: Layout, sessions: dict[tuple[int, bool], Session]) -> bool:
+    """Open what a layout needs, if that is new; False if there is nothing new.
+
+    Raises:
+        ModelLoadError: A session could not be opened. One that cannot be staged is left out.
+    """
+    if _kind(layout) in sessions:
+        return False
+    try:
+        sessions[_kind(layout)] = session.reopen(layout)
+    except ModelLoadError as error:
+        if not layout.is_staged:
+            raise
+        logger.info("model %s: %s is left out, runs are not staged: %s", name, layout, error)
+        return False
+    return True
 
 
 class _Loads:

@@ -93,6 +93,7 @@ class Profiles:
             "instances": str(config.instances),
             "pad": "" if session.pad is None else "tokens",  # what the points go by
             **{fact: str(session.facts.get(fact, "")) for fact in _FACTS},
+            **({"staging": "used"} if session.facts.get("staging") == "used" else {}),
         }
         return ProfileFile(self._folder, name, key)
 

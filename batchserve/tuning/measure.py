@@ -74,7 +74,9 @@ def opened(backend: Backend, file: ModelFile, config: ModelConfig, providers: Se
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         for provider in providers:
-            asked = replace(config, providers=(provider,), instances=None, intra_op_threads=0, hint="auto")
+            asked = replace(
+                config, providers=(provider,), instances=None, intra_op_threads=0, hint="auto", staging="off"
+            )
             try:
                 first = backend.load(file, asked)
             except ModelLoadError as error:

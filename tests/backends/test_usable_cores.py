@@ -111,15 +111,17 @@ def test_layouts_worth_measuring(cores: int, config: dict[str, object], expected
     ("wanted", "config", "expected"),
     [
         ((CPU,), {}, []),
-        ((CUDA, CPU), {}, [(1, 1), (2, 1)]),
-        ((CUDA, CPU), {"hint": "latency"}, [(1, 1)]),
-        ((CUDA, CPU), {"instances": 3, "intra_op_threads": 2}, [(3, 2)]),
+        ((CUDA, CPU), {}, [(1, 1), (2, 1), (1, 1, True), (2, 1, True)]),
+        ((CUDA, CPU), {"staging": "off"}, [(1, 1), (2, 1)]),
+        ((CUDA, CPU), {"staging": "on"}, [(1, 1, True), (2, 1, True)]),
+        ((CUDA, CPU), {"hint": "latency"}, [(1, 1), (1, 1, True)]),
+        ((CUDA, CPU), {"instances": 3, "intra_op_threads": 2}, [(3, 2), (3, 2, True)]),
         ((TENSORRT, CUDA, CPU), {}, [(1, 1)]),
         (("OpenVINOExecutionProvider", CPU), {}, [(1, 6), (2, 6)]),
         (("DnnlExecutionProvider", CPU), {}, []),
     ],
 )
-def test_accelerator_is_tried_with_one_run_and_with_two(
-    wanted: tuple[str, ...], config: dict[str, object], expected: list[tuple[int, int]]
+def test_accelerator_is_tried_with_one_run_and_with_two_and_staged(
+    wanted: tuple[str, ...], config: dict[str, object], expected: list[tuple[int, ...]]
 ):
     assert list(layouts(wanted, ModelConfig(**config), 6)) == [Layout(*pair) for pair in expected]  # type: ignore[arg-type]
