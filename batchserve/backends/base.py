@@ -221,8 +221,13 @@ class Session(Protocol):
         """
         ...
 
-    def serve(self) -> None:
-        """Take note that the model serves from now on: what must not delay that may begin. Returns at once."""
+    def serve(self, layout: Layout, max_rows: int) -> None:
+        """Take note that the model serves from now on: what must not delay that may begin. Returns at once.
+
+        Args:
+            layout: How it runs.
+            max_rows: Rows of one run; 0 if rows of different requests do not share one.
+        """
         ...
 
     def close(self) -> None:

@@ -180,7 +180,7 @@ class FakeSession:
         session = self._backend.open(self.layouts)
         return FakeProfiled(session)
 
-    def serve(self) -> None:
+    def serve(self, layout: Layout, max_rows: int) -> None:
         """Note it."""
         self.serves = True
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from batchserve.backends import providers
-from batchserve.backends.runtime import plain_text
+from batchserve.backends.runtime import plain_text, require_runtime
 
-__all__ = ["Library", "ProviderState", "cuda_device_names", "cuda_driver", "libraries", "start_providers"]
+__all__ = [
+    "Library",
+    "ProviderState",
+    "cuda_device_names",
+    "cuda_driver",
+    "engine_machine",
+    "libraries",
+    "nvidia_driver",
+    "start_providers",
+    "tensorrt_version",
+]
 
 PROBE = (
     b'\x08\x07\x12\x00:=\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x14\n\x01x\x12\x0f\n\r\x08\x01\x12\t\n\x03\x12\x01n'
@@ -74,6 +86,35 @@ def cuda_device_names() -> list[str]:
         if driver.cuDeviceGet(ctypes.byref(handle), number) == 0 and driver.cuDeviceGetName(text, 100, handle) == 0:
             names.append(text.value.decode(errors="replace"))
     return names
+
+
+def nvidia_driver(proc: Path = Path("/proc/driver/nvidia/version")) -> str:
+    """Return the version of the NVIDIA driver; "" without one."""
+    try:
+        found = re.search(r"\b\d{3,}\.\d+(?:\.\d+)?\b", proc.read_text("ascii", "replace"))
+    except OSError:
+        return ""
+    return found[0] if found else ""
+
+
+def tensorrt_version() -> str:
+    """Return the version of the TensorRT library that is found, such as `10.9.0`; "" without one."""
+    try:
+        number = int(ctypes.CDLL("libnvinfer.so.10").getInferLibVersion())
+    except (OSError, AttributeError):
+        return ""
+    return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+
+
+def engine_machine(number: int) -> dict[str, str]:
+    """Say what an engine depends on besides its model: the GPU of that number, driver and libraries."""
+    names = cuda_device_names()
+    return {
+        "gpu": names[number] if number < len(names) else "",
+        "driver": nvidia_driver() or cuda_driver(),
+        "onnxruntime": str(require_runtime().__version__),
+        "tensorrt": tensorrt_version(),
+    }
 
 
 def start_providers(runtime: Any, names: Sequence[str]) -> Iterator[ProviderState]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from batchserve.core.padding import PadRule
     from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["IsolatedSession", "IsolatingBackend"]
+__all__ = ["IsolatedSession", "IsolatingBackend", "load_apart"]
 
 YOUNG_S = 10.0
 """A worker that dies sooner after it was ready is followed by a longer pause; the first restart has none."""
@@ -40,6 +40,20 @@ WAIT_FOR_WORKER_S = 60.0
 log = logging.getLogger(__name__)
 
 
+ONNX = "batchserve.backends.onnx:OnnxBackend"
+
+
+def load_apart(file: ModelFile, config: ModelConfig, factory: str = ONNX) -> None:
+    """Load a model in a process of its own and let it go, for what the load leaves on disk. Blocks.
+
+    The process ends with this one, whatever it is at.
+
+    Raises:
+        ModelLoadError: It could not be loaded, or the process died.
+    """
+    _end(_start(factory, file, config))
+
+
 class IsolatingBackend:
     """Loads models with `isolation = "process"` in workers, and all others through another backend.
 
@@ -48,7 +62,7 @@ class IsolatingBackend:
         factory: What loads in a worker, as `module:name` of a callable that gives a backend.
     """
 
-    def __init__(self, inner: Backend, factory: str = "batchserve.backends.onnx:OnnxBackend") -> None:
+    def __init__(self, inner: Backend, factory: str = ONNX) -> None:
         self._inner = inner
         self._factory = factory
 
@@ -159,7 +173,7 @@ class IsolatedSession:
         """Refuse: the runtime that would write the profile is in another process."""
         raise ModelLoadError('a model with isolation = "process" cannot be profiled: load it without for that')
 
-    def serve(self) -> None:
+    def serve(self, layout: Layout, max_rows: int) -> None:
         """Do nothing: everything was done at load."""
 
     def close(self) -> None:

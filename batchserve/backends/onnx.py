@@ -304,7 +304,7 @@ class OnnxSession:
         """Let the runtime write its profile, and return the file."""
         return Path(self._session.end_profiling())
 
-    def serve(self) -> None:
+    def serve(self, layout: Layout, max_rows: int) -> None:
         """Do nothing: everything was done at load."""
 
     def close(self) -> None:

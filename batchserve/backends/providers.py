@@ -22,6 +22,7 @@ __all__ = [
     "check_in_use",
     "check_options",
     "cuda_devices",
+    "device_for",
     "full_name",
     "layouts",
     "library_remedy",
@@ -135,6 +136,15 @@ def on_device(asked: Sequence[str], device: str | None) -> tuple[tuple[str, ...]
             "leave one of the two keys out"
         )
     return tuple(asked), number
+
+
+def device_for(asked: Sequence[str], device: str | None) -> str | None:
+    """Return a configured device if these providers run on it, else None."""
+    try:
+        on_device(asked, device)
+    except ModelLoadError:
+        return None
+    return device
 
 
 def check_in_use(asked: Sequence[str], wanted: Sequence[str], in_use: Sequence[str]) -> None:

@@ -10,26 +10,25 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from batchserve.backends.agreement import differences, elsewhere, scale_of
 from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
-from batchserve.backends.providers import SLOW_TO_BUILD, full_name
+from batchserve.backends.engine_backend import plan
+from batchserve.backends.engines import is_inside
+from batchserve.backends.providers import CUDA, SLOW_TO_BUILD, TENSORRT, device_for, full_name
+from batchserve.backends.recent_runs import SHAPES, RecentRuns
 from batchserve.errors import BackendError, ModelLoadError
 
 if TYPE_CHECKING:
+    from batchserve.backends.engines import Bounds
     from batchserve.config import ModelConfig, PadConfig
     from batchserve.core.padding import PadRule
     from batchserve.core.tensors import Array, TensorSpec
 
 __all__ = ["SwappingBackend", "SwappingSession"]
-
-RECORDED = 8
-RECORDED_BYTES = 1 << 20
-"""Inputs of so many batches, no larger than this, are copied while a build runs: it is held against them."""
 
 RANDOM_ROWS = (1, 2, 3, 8)
 SPEED_RUNS = 7
@@ -57,12 +56,15 @@ class SwappingBackend:
         """
         if not _builds_beside(config):
             return self._inner.load(file, config)
-        rest = config.providers[1:] or ("cpu",)
         first = full_name(config.providers[0])
+        if first == TENSORRT and len(config.providers) == 1:  # CUDA also runs the operators that it does not have
+            config = replace(config, providers=(*config.providers, CUDA))
+        rest = config.providers[1:] or ("cpu",)
         kept = tuple(table for table in config.provider_options if full_name(table[0]) != first)
+        device = device_for(rest, config.device)
         # `on` is for the first provider's device; another's may have no use for it.
         staging = "auto" if config.staging == "on" else config.staging
-        before = replace(config, providers=rest, device=None, provider_options=kept, staging=staging)
+        before = replace(config, providers=rest, device=device, provider_options=kept, staging=staging)
         session = self._inner.load(file, before)
         return SwappingSession(session, self._inner, file, config)
 
@@ -72,6 +74,10 @@ def _builds_beside(config: ModelConfig) -> bool:
     if config.build == "background":
         return first not in ("auto", full_name("cpu"))
     return config.build == "auto" and first in SLOW_TO_BUILD
+
+
+class _LeftError(Exception):
+    """The model leaves: nothing is to be built for it any more."""
 
 
 class _Held:
@@ -101,7 +107,9 @@ class SwappingSession:
         self._config = config
         self._lock = threading.Lock()
         self._is_closed = False
-        self._recorded: deque[tuple[list[Array], int]] | None = None
+        self._layout, self._max_rows = session.layouts[0], 0
+        self._runs: RecentRuns | None = None
+        self._bounds: Bounds | None = None
         self._thread: threading.Thread | None = None
         self.build = Build("waiting", f"{config.providers[0]} is built once the model serves")
         # What takes its place may have to wait for a device.
@@ -157,10 +165,11 @@ class SwappingSession:
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on the session that serves at this moment; see `Session.run`."""
-        held = self._enter()
+        runs = self._runs
+        if runs is not None:
+            runs.note(inputs, output_mask)
+        held = self._enter(inputs)
         try:
-            if self._recorded is not None:
-                self._record(inputs, output_mask)
             return held.session.run(inputs, output_mask)
         finally:
             self._leave(held)
@@ -175,9 +184,10 @@ class SwappingSession:
         """Open what serves now once more; see `Session.profiled`."""
         return self._held.session.profiled()
 
-    def serve(self) -> None:
+    def serve(self, layout: Layout, max_rows: int) -> None:
         """Begin the build, on a thread of its own. Called once, when the model serves."""
-        self._recorded = deque(maxlen=RECORDED)
+        self._layout, self._max_rows = layout, max_rows
+        self._runs = RecentRuns()
         self._thread = threading.Thread(target=self._build, name=f"build {self._file.name}", daemon=True)
         self._thread.start()
 
@@ -185,10 +195,14 @@ class SwappingSession:
         """Close what serves; a build that is still going on is closed when it ends."""
         with self._lock:
             self._is_closed = True
-            held = self._held
-            held.is_left = True
-            is_empty = held.runs == 0
-        if is_empty:
+            runs = self._runs
+            leaving = [held for held in (self._held, self._before) if held is not None and not held.is_left]
+            for held in leaving:
+                held.is_left = True
+            empty = [held for held in leaving if held.runs == 0]
+        if runs is not None:
+            runs.stop()
+        for held in empty:
             held.session.close()
 
     def wait(self, timeout_s: float) -> bool:
@@ -199,11 +213,13 @@ class SwappingSession:
 
     # --- runs and their sessions ----------------------------------------------------------------------------------
 
-    def _enter(self) -> _Held:
+    def _enter(self, inputs: Sequence[Array]) -> _Held:
         with self._lock:
             if self._is_closed:
                 raise BackendError("the session is closed")
             held = self._held
+            if self._bounds is not None and self._before is not None and not is_inside(inputs, self._bounds):
+                held = self._before
             held.runs += 1
             return held
 
@@ -214,46 +230,53 @@ class SwappingSession:
         if is_over:
             held.session.close()
 
-    def _swap(self, session: Session) -> bool:
-        """Let every run that begins from now on use another session; False if there is nobody left to serve."""
+    def _swap(self, session: Session, bounds: Bounds | None) -> bool:
+        """Let the runs that begin from now on use another session; False if there is nobody left to serve.
+
+        Args:
+            session: The other.
+            bounds: Shapes that it takes, None for all; the one before stays for the rest.
+        """
         with self._lock:
             if self._is_closed:
                 return False
             before, self._held = self._held, _Held(session)
-            self._before = before
-            before.is_left = True
-            is_empty = before.runs == 0
+            self._before, self._bounds = before, bounds
+            before.is_left = bounds is None
+            is_empty = before.is_left and before.runs == 0
         if is_empty:
             before.session.close()
         return True
-
-    def _record(self, inputs: Sequence[Array], output_mask: int) -> None:
-        recorded = self._recorded
-        if recorded is not None and len(recorded) < RECORDED and sum(one.nbytes for one in inputs) <= RECORDED_BYTES:
-            recorded.append(([one.copy() for one in inputs], output_mask))
 
     # --- the build, on its own thread -----------------------------------------------------------------------------
 
     def _build(self) -> None:
         name, wanted = self._file.name, self._config.providers[0]
-        self.build = Build("building", f"{wanted} is being built")
         start_s = time.monotonic()
         session: Session | None = None
         try:
-            session = self._backend.load(self._file, self._config)
+            config, bounds = plan(
+                replace(self._config, instances=self._layout.instances), self, self._max_rows, self._shapes
+            )
+            start_s = time.monotonic()
+            self.build = Build("building", f"{wanted} is being built")
+            session = self._backend.load(self._file, config)
             seconds = time.monotonic() - start_s
-            if problem := self._objection(session):
+            if problem := self._objection(session, bounds):
                 self.build = Build("refused", f"{wanted} is not used: {problem}", seconds)
-            elif self._swap(session):
+            elif self._swap(session, bounds):
                 session = None
-                self.build = Build("swapped", f"runs on {wanted} since it was built", seconds, swaps=1)
+                rest = f"; lengths that it was not built for stay on {self._config.providers[1]}" if bounds else ""
+                self.build = Build("swapped", f"runs on {wanted} since it was built{rest}", seconds, swaps=1)
+        except _LeftError:
+            return
         except (ModelLoadError, BackendError) as error:
             self.build = Build("failed", f"{wanted} could not be built: {error}", time.monotonic() - start_s)
         except Exception:  # the build's thread ends with it; serving goes on
             log.exception("the build of model %s ended with a bug", name)
             self.build = Build("failed", "a bug in the server; its log has details", time.monotonic() - start_s)
         finally:
-            self._recorded = None
+            self._runs = None
             if session is not None:
                 session.close()
         if self.build.state == "swapped":
@@ -261,8 +284,23 @@ class SwappingSession:
         else:
             log.warning("model %s stays on %s: %s", name, self.providers[0], self.build.why)
 
-    def _objection(self, session: Session) -> str:
-        """Say why a session should not serve; "" if nothing speaks against it.
+    def _shapes(self) -> Sequence[Sequence[tuple[int, ...]]]:
+        """Wait until requests have shown which lengths there are.
+
+        Raises:
+            _LeftError: The model leaves.
+        """
+        runs = self._runs
+        assert runs is not None, "runs are watched until the build is over"
+        wanted = self._config.providers[0]
+        self.build = Build("waiting", f"{wanted} is built once {SHAPES} runs have shown which lengths there are")
+        runs.wait()
+        if self._is_closed:
+            raise _LeftError
+        return list(runs.shapes)
+
+    def _objection(self, session: Session, bounds: Bounds | None) -> str:
+        """Say why a session should not serve, within the shapes that it takes; "" if nothing speaks against it.
 
         Raises:
             BackendError: A run failed on it, or on the one that serves.
@@ -273,13 +311,14 @@ class SwappingSession:
             return f"its rows behave otherwise: {session.batchability.why}"
         if session.pad != self.pad:
             return "its lengths are padded otherwise"
-        return self._wrong_answer(session) or self._slowness(session)
+        return self._wrong_answer(session, bounds) or self._slowness(session)
 
-    def _wrong_answer(self, session: Session) -> str:
+    def _wrong_answer(self, session: Session, bounds: Bounds | None) -> str:
         every = (1 << len(self.outputs)) - 1
         sizes = RANDOM_ROWS if self.batchability.is_batchable else (1,)
         questions = [(self.sample(rows), every) for rows in sizes]
-        questions += list(self._recorded or ())
+        recorded = [] if self._runs is None else list(self._runs.inputs)
+        questions += [one for one in recorded if bounds is None or is_inside(one[0], bounds)]
         tolerance = elsewhere((*session.providers, *self.providers))
         for number, (inputs, mask) in enumerate(questions):
             expected, got = self.run(inputs, mask), session.run(inputs, mask)

@@ -32,6 +32,7 @@ def main(descriptor: int) -> None:
     control = socket.socket(fileno=descriptor)
     try:
         factory, file, config = receive(control)
+        threading.Thread(target=_end_with_parent, args=(control,), daemon=True).start()
         try:
             _limit_memory(config.memory_limit_bytes)
             cores_for(config)
@@ -55,6 +56,16 @@ def main(descriptor: int) -> None:
     except (Closed, OSError):
         pass
     os._exit(0)  # runs that go on have nobody to answer to
+
+
+def _end_with_parent(control: socket.socket) -> None:
+    """End this process if the parent is gone before the model is loaded, which may take minutes."""
+    try:
+        if control.recv(1, socket.MSG_PEEK):
+            return  # the first lane: from now on the main thread sees the end
+    except OSError:
+        pass
+    os._exit(0)
 
 
 def _factory(name: str) -> Any:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from batchserve.backends.engine_backend import EngineBackend
 from batchserve.backends.isolated import IsolatingBackend
 from batchserve.backends.onnx import OnnxBackend, require_runtime
 from batchserve.backends.swapping import SwappingBackend
@@ -94,12 +95,13 @@ class Assembly:
             folder = Path(config.record).expanduser()
             self._recorder = Recorder(folder, config.record_file_size_bytes, config.record_files)
             listeners.append(self._recorder)
+        cache = cache_folder(config.cache_dir)
         self.repository = Repository(
             sources,
             self._reloading.config_of,
-            SwappingBackend(IsolatingBackend(OnnxBackend())),
+            SwappingBackend(EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines")),
             listeners=listeners,
-            profiles=Profiles(cache_folder(config.cache_dir) / "profiles") if config.profile_cache else None,
+            profiles=Profiles(cache / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,
         )
         self.server = Server(

@@ -10,7 +10,10 @@ if TYPE_CHECKING:
     from batchserve.core.padding import PadRule
     from batchserve.core.request import Request
 
-__all__ = ["Limits"]
+__all__ = ["DEFAULT_MAX_BATCH_SIZE", "Limits"]
+
+DEFAULT_MAX_BATCH_SIZE = 32
+"""Rows in one run of a model that batches, when nothing says otherwise (batching.md section 3)."""
 
 
 @dataclass(frozen=True, slots=True)

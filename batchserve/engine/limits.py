@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from batchserve.core.limits import Limits
+from batchserve.core.limits import DEFAULT_MAX_BATCH_SIZE, Limits
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from batchserve.core.padding import PadRule
 
 __all__ = ["limits_of", "max_rows_of"]
-
-DEFAULT_MAX_BATCH_SIZE = 32
-"""Rows in one run of a model that batches, when nothing says otherwise (batching.md section 3)."""
 
 
 def max_rows_of(session: Session, config: ModelConfig) -> int:

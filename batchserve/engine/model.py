@@ -127,7 +127,7 @@ class Model:
             cores=config.cpu_affinity,
         )
         group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
-        session.serve()
+        session.serve(layout, self.signature.max_batch_size)
 
     # --- what it is -----------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from batchserve.backends.providers import (
     check_in_use,
     check_options,
     cuda_devices,
+    device_for,
     on_device,
     options,
     resolve,
@@ -135,6 +136,12 @@ def test_device_that_cannot_be_used_says_what_can(asked: tuple[str, ...], device
     with pytest.raises(ModelLoadError) as caught:
         on_device(asked, device)
     assert words in str(caught.value)
+
+
+def test_device_goes_along_to_providers_that_run_on_it():
+    assert device_for(("cuda", "cpu"), "cuda:1") == "cuda:1"
+    assert device_for(("cpu",), "cuda:1") is None
+    assert device_for(("cpu",), None) is None
 
 
 def test_counting_devices_never_fails():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import onnx_models as models
-from support.crashing import EXIT, FAIL, KILL, MEMORY, SEGV, SLOW
+from support.crashing import EXIT, FAIL, KILL, LOADING, MEMORY, SEGV, SLOW
 
 from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
-from batchserve.backends.isolated import IsolatedSession, IsolatingBackend
+from batchserve.backends.isolated import IsolatedSession, IsolatingBackend, load_apart
+from batchserve.backends.lanes import send
 from batchserve.backends.onnx import OnnxBackend
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import Array
@@ -45,6 +49,32 @@ def crashing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
         session.close()
         with pytest.raises(ProcessLookupError):
             os.kill(pid or 2**22 + 1, 0)
+
+
+def test_load_apart_leaves_no_process_and_says_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    factory = "support.crashing:CrashingBackend"
+    load_apart(ModelFile("m", 1, Path("m.onnx")), ModelConfig(), factory)
+    for name, why in (("bad", "it cannot be loaded"), ("fatal", "died while it loaded .killed by SIGSEGV")):
+        with pytest.raises(ModelLoadError, match=why):
+            load_apart(ModelFile(name, 1, Path("m.onnx")), ModelConfig(), factory)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_worker_that_still_loads_ends_with_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build takes minutes, and nobody is left to use it."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    here, there = socket.socketpair()
+    with there:
+        command = [sys.executable, "-m", "batchserve.backends.worker", str(there.fileno())]
+        worker = subprocess.Popen(command, pass_fds=[there.fileno()])
+    slow = ModelFile("slow", 1, Path("m.onnx"))
+    send(here, ("support.crashing:CrashingBackend", slow, ModelConfig()))
+    with here.makefile("rb") as begun:
+        assert begun.read(len(LOADING)) == LOADING
+    here.close()
+    assert worker.wait(20) == 0
 
 
 def row(*values: int) -> list[Array]:

@@ -39,7 +39,7 @@ def test_serves_at_once_and_changes_when_the_build_is_done() -> None:
     backend = Providers(build_gate=gate)
     session = opened(backend)
     assert session.build.state == "waiting"
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.providers == ("cpu",)
     assert session.run(ones(), 1)[0].tolist() == [[2.0] * 4]
     gate.set()
@@ -72,7 +72,7 @@ def test_run_that_began_before_the_change_ends_on_the_old_session() -> None:
     runner = threading.Thread(target=lambda: answers.extend(session.run(ones(5), 1)))
     runner.start()
     assert inside.wait(WAIT_S)
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.wait(WAIT_S)
     assert session.build.state == "swapped"
     assert not old.closed
@@ -98,7 +98,7 @@ def test_run_that_began_before_the_change_ends_on_the_old_session() -> None:
 def test_build_that_fails_or_answers_otherwise_changes_nothing(backend: Providers, state: str, why: str) -> None:
     backend.sessions.clear()
     session = opened(backend)
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.wait(WAIT_S)
     assert session.build.state == state
     assert re.search(why, session.build.why)
@@ -113,7 +113,7 @@ def test_wrong_answers_that_only_real_inputs_show_are_found() -> None:
     gate = threading.Event()
     backend = Providers(lambda inputs: [np.minimum(inputs[0] * 2, 1000)], build_gate=gate)
     session = opened(backend)
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     large = [np.full((1, 4), 700, np.float32)]
     session.run(large, 1)
     large[0][:] = 0  # the buffer of a body is used again
@@ -130,7 +130,7 @@ def test_slower_session_is_refused() -> None:
         return [inputs[0] * 2]
 
     session = opened(Providers(slowly))
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.wait(WAIT_S)
     assert session.build.state == "refused"
     assert "times as long as cpu" in session.build.why
@@ -144,7 +144,7 @@ def test_rows_that_behave_otherwise_are_refused() -> None:
             return super().load(file, config)
 
     session = opened(Moody())
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.wait(WAIT_S)
     assert "its rows behave otherwise" in session.build.why
     session.close()
@@ -154,7 +154,7 @@ def test_model_that_leaves_while_it_is_built_leaves_nothing() -> None:
     gate = threading.Event()
     backend = Providers(build_gate=gate)
     session = opened(backend)
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     session.close()
     gate.set()
     assert session.wait(WAIT_S)
@@ -190,6 +190,37 @@ def test_which_providers_are_built_beside(config: dict[str, object], is_beside: 
     if is_beside and "tensorrt" in str(config).lower():
         assert backend.configs[-1].providers == ("cuda",)
         assert backend.configs[-1].provider_options == (("cpu", ()),), "options of what is left out would reach nobody"
+
+
+def test_model_on_a_numbered_device_serves_there_meanwhile() -> None:
+    class Any(FakeBackend):
+        configs: ClassVar[list[ModelConfig]] = []
+
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            self.configs.append(config)
+            return super().load(file, config)
+
+    backend = Any()
+    SwappingBackend(backend).load(FILE, ModelConfig(providers=("tensorrt",), device="cuda:1"))
+    assert (backend.configs[-1].providers, backend.configs[-1].device) == (("CUDAExecutionProvider",), "cuda:1")
+    SwappingBackend(backend).load(FILE, ModelConfig(providers=("tensorrt", "cpu"), device="cuda:1"))
+    assert (backend.configs[-1].providers, backend.configs[-1].device) == (("cpu",), None)
+
+
+def test_build_is_told_how_many_batches_run_at_once() -> None:
+    class Seen(Providers):
+        config: ModelConfig
+
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            self.config = config
+            return super().load(file, config)
+
+    backend = Seen()
+    session = opened(backend)
+    session.serve(Layout(3, 1), 8)
+    assert session.wait(WAIT_S)
+    assert backend.config.instances == 3
+    session.close()
 
 
 def test_session_opened_again_has_the_same_build_before_it() -> None:

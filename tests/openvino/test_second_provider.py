@@ -11,7 +11,7 @@ import pytest
 from support import image_models as images
 from support import onnx_models as models
 
-from batchserve.backends.base import ModelFile
+from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend
 from batchserve.backends.swapping import SwappingBackend, SwappingSession
 from batchserve.config import ModelConfig, PreprocessConfig
@@ -97,7 +97,7 @@ def test_model_serves_on_the_cpu_while_openvino_is_built(file: ModelFile) -> Non
     assert isinstance(session, SwappingSession)
     assert session.providers == (CPU,)
     before = session.run(session.sample(3), 1)
-    session.serve()
+    session.serve(Layout(1, 1), 8)
     assert session.wait(50)
     assert session.build.state in ("swapped", "refused"), session.build
     if session.build.state == "refused":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -15,6 +16,9 @@ from batchserve.backends.fake import FakeBackend, FakeSession
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import Array
 from batchserve.errors import BackendError, ModelLoadError
+
+LOADING = b"loading"
+"""What a model named `slow` tells its parent, out of turn, before it loads for a minute."""
 
 FAIL, SEGV, KILL, MEMORY, SLOW, EXIT = 101, 102, 103, 104, 105, 106
 
@@ -30,6 +34,9 @@ class CrashingBackend(FakeBackend):
             raise ModelLoadError("it cannot be loaded")
         if file.name == "fatal":
             ctypes.string_at(0)
+        if file.name == "slow":
+            os.write(int(sys.argv[1]), LOADING)
+            time.sleep(60)  # until it is ended
         if file.name == "large":
             np.ones(1 << 27)
         return super().load(file, config)

@@ -1,0 +1,236 @@
+"""Loads models on TensorRT: with a profile and a cache for their engines, built apart, a session for each instance."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING
+
+from batchserve.backends import engines, inventory
+from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
+from batchserve.backends.header import Header, header_of, read_header
+from batchserve.backends.isolated import load_apart
+from batchserve.backends.preprocess import preprocessed
+from batchserve.backends.providers import TENSORRT, full_name
+from batchserve.core.limits import DEFAULT_MAX_BATCH_SIZE
+from batchserve.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from batchserve.config import ModelConfig, PadConfig
+    from batchserve.core.padding import PadRule
+    from batchserve.core.tensors import Array, TensorSpec
+
+__all__ = ["EngineBackend", "SessionEach", "plan"]
+
+PADDED_LENGTHS = (1, 64)
+"""Lengths that the proof of `pad` runs, from the shortest to the longest one rounded up."""
+
+log = logging.getLogger(__name__)
+
+Options = Mapping[str, str]
+
+
+class EngineBackend:
+    """Prepares what runs on TensorRT first, and passes everything else on.
+
+    Args:
+        inner: What loads.
+        root: Folder of the engines; need not exist.
+        machine: Says what engines depend on besides model and options, for the number of a device.
+        apart: Loads a model in a process of its own and lets it go again. An engine that is not kept yet is built
+            there: a build takes minutes, in which this process could make no other session.
+    """
+
+    def __init__(
+        self,
+        inner: Backend,
+        root: Path,
+        machine: Callable[[int], Mapping[str, str]] = inventory.engine_machine,
+        apart: Callable[[ModelFile, ModelConfig], None] = load_apart,
+    ) -> None:
+        self._inner = inner
+        self._root = root
+        self._machine = machine
+        self._apart = apart
+
+    def load(self, file: ModelFile, config: ModelConfig) -> Session:
+        """Load a version. Blocks: for minutes if its engine is not kept.
+
+        Raises:
+            ModelLoadError: As the inner backend; or lengths are free and unknown, or the profile does not fit.
+        """
+        if not config.providers or full_name(config.providers[0]) != TENSORRT:
+            return self._inner.load(file, config)
+        config = self._prepared(file, config)
+        options = _options_of(config)
+        built = Path(options["trt_engine_cache_path"]) / "built"
+        if config.isolation != "process" and options["trt_engine_cache_enable"] == "True" and not built.exists():
+            start_s = time.monotonic()
+            self._apart(file, config)
+            built.touch()
+            log.info("model %s: its engines for TensorRT were built in %.1f s", file.name, time.monotonic() - start_s)
+        first = self._inner.load(file, config)
+        instances = config.instances or 1
+        if instances == 1 or first.providers[0] != TENSORRT:
+            return first
+        sessions = [first]
+        try:
+            while len(sessions) < instances:
+                sessions.append(first.reopen(Layout(1, first.layouts[0].threads)))
+        except BaseException:
+            for session in sessions:
+                session.close()
+            raise
+        return SessionEach(sessions)
+
+    def _prepared(self, file: ModelFile, config: ModelConfig) -> ModelConfig:
+        options = _options_of(config)
+        header = _header(file, config)
+        if header is not None and None not in header.inputs.values():
+            inputs = {name: _shape(axes) for name, axes in header.inputs.items() if axes is not None}
+            inputs |= {one.name: one.shape for one in config.inputs if one.shape is not None and one.name in inputs}
+            if any(option in options for option in engines.PROFILE_OPTIONS):
+                engines.profile_bounds(options, inputs)
+            else:
+                rows = DEFAULT_MAX_BATCH_SIZE if config.max_batch_size is None else config.max_batch_size
+                options |= engines.profile(inputs, rows, max(config.preferred_batch_sizes, default=0))
+        try:
+            digest = engines.model_digest(file.path, repr(config.preprocess))
+            _, _, number = (config.device or "").partition(":")
+            folders = engines.EngineFolders(self._root, self._machine(int(number or 0)))
+            options = engines.cache_options(folders, digest, options)
+            for option in ("trt_engine_cache_path", "trt_timing_cache_path"):
+                Path(options[option]).mkdir(parents=True, exist_ok=True)
+        except ValueError:
+            raise ModelLoadError("the model file is empty: expected an ONNX model; copy it again") from None
+        except OSError as error:
+            raise ModelLoadError(
+                f"its engines cannot be kept: {error.strerror}; set server.cache_dir to a folder that can be written"
+            ) from error
+        return _with_options(config, options)
+
+
+def plan(
+    config: ModelConfig, session: Session, max_rows: int, shapes: Callable[[], Sequence[Sequence[engines.Shape]]]
+) -> tuple[ModelConfig, engines.Bounds | None]:
+    """Say what a model that serves on another provider is to be built for.
+
+    Args:
+        config: Its configuration, which prefers the provider that is to be built.
+        session: What serves.
+        max_rows: Rows of one run; 0 if rows of different requests do not share one.
+        shapes: Gives the shapes of runs in service; called, and waited for, only where they must be known.
+
+    Returns:
+        The configuration to load with, and the shapes that it will take; None if it takes all that come.
+
+    Raises:
+        ModelLoadError: A configured profile does not fit the model.
+    """
+    if full_name(config.providers[0]) != TENSORRT:
+        return config, None
+    inputs = {spec.name: spec.shape for spec in session.inputs}
+    options = _options_of(config)
+    is_open = engines.has_unknown_lengths(inputs, max_rows)
+    if not any(option in options for option in engines.PROFILE_OPTIONS):
+        seen, also = (shapes(), _possible(session)) if is_open else ((), ())
+        usual_rows = max(config.preferred_batch_sizes, default=0)
+        config = _with_options(config, options | engines.profile(inputs, max_rows, usual_rows, seen, also))
+    return config, engines.profile_bounds(_options_of(config), inputs) if is_open else None
+
+
+def _possible(session: Session) -> list[list[engines.Shape]]:
+    """Give shapes of the runs that will hold the engine against what serves."""
+    samples = [session.sample(engines.LEAST_ROWS)]
+    if session.pad is not None:
+        samples += [session.sample(1, length) for length in PADDED_LENGTHS]
+    return [[one.shape for one in sample] for sample in samples]
+
+
+def _options_of(config: ModelConfig) -> dict[str, str]:
+    """Return what is configured for TensorRT."""
+    return {key: value for name, own in config.provider_options if full_name(name) == TENSORRT for key, value in own}
+
+
+def _with_options(config: ModelConfig, options: Options) -> ModelConfig:
+    """Put options for TensorRT in the place of those that are configured."""
+    others = tuple(table for table in config.provider_options if full_name(table[0]) != TENSORRT)
+    return replace(config, provider_options=(*others, ("tensorrt", tuple(sorted(options.items())))))
+
+
+def _header(file: ModelFile, config: ModelConfig) -> Header | None:
+    if config.preprocess is None:
+        return read_header(file.path)
+    return header_of(preprocessed(file.path, config.preprocess).content)
+
+
+def _shape(axes: Sequence[int | str | None]) -> engines.Shape:
+    return tuple(axis if isinstance(axis, int) else -1 for axis in axes)
+
+
+class SessionEach:
+    """Several sessions of one model, each of which runs one batch at a time. `run` from any thread.
+
+    TensorRT's provider locks a session for a whole run, so instances that shared one would wait for each other.
+
+    Args:
+        sessions: At least one; closed with this one. All are the same but for the memory they use.
+    """
+
+    may_run_in_place = False
+    build: Build | None = None
+
+    def __init__(self, sessions: Sequence[Session]) -> None:
+        self._sessions = tuple(sessions)
+        self._free: SimpleQueue[Session] = SimpleQueue()
+        for session in sessions:
+            self._free.put(session)
+        first = sessions[0]
+        self.inputs: tuple[TensorSpec, ...] = first.inputs
+        self.outputs: tuple[TensorSpec, ...] = first.outputs
+        self.batchability: Batchability = first.batchability
+        self.providers: tuple[str, ...] = first.providers
+        self.layouts: tuple[Layout, ...] = (Layout(len(sessions), first.layouts[0].threads),)
+        self.pad: PadRule | None = first.pad
+        self.facts: Mapping[str, str] = {**first.facts, "sessions": str(len(sessions))}
+
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
+        """See `Session.sample`."""
+        return self._sessions[0].sample(rows, length)
+
+    def propose_pad(self) -> PadConfig | None:
+        """See `Session.propose_pad`."""
+        return self._sessions[0].propose_pad()
+
+    def reopen(self, layout: Layout) -> Session:
+        """Open one session more; see `Session.reopen`."""
+        return self._sessions[0].reopen(layout)
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """Run on a session that is free, or wait for one; see `Session.run`."""
+        session = self._free.get()
+        try:
+            return session.run(inputs, output_mask)
+        finally:
+            self._free.put(session)
+
+    def interrupt(self, thread: int) -> None:
+        """See `Session.interrupt`: a session without a run on that thread does nothing."""
+        for session in self._sessions:
+            session.interrupt(thread)
+
+    def profiled(self) -> Profiled:
+        """See `Session.profiled`."""
+        return self._sessions[0].profiled()
+
+    def serve(self, layout: Layout, max_rows: int) -> None:
+        """Do nothing: everything was done at load."""
+
+    def close(self) -> None:
+        """Close all of them."""
+        for session in self._sessions:
+            session.close()
