@@ -15,7 +15,7 @@ from batchserve.core.tensors import DATATYPES
 if TYPE_CHECKING:
     from batchserve.core.tensors import Array
 
-__all__ = ["CHUNKED", "Head", "MalformedAnswer", "agree", "dechunked", "outputs", "read_head"]
+__all__ = ["CHUNKED", "Head", "MalformedAnswer", "agree", "dechunked", "json_values", "outputs", "read_head"]
 
 CHUNKED = -1
 """The length of a body that comes in chunks."""
@@ -145,6 +145,31 @@ def outputs(body: bytes, json_length: int | None) -> dict[str, Array]:
     if at != len(body):
         raise MalformedAnswer(f"the outputs end at byte {at} of a body of {len(body)}")
     return found
+
+
+def json_values(body: bytes) -> dict[str, Array]:
+    """Read all numbers of a JSON text, and apart from them all else, each in the order in which it stands there.
+
+    Raises:
+        MalformedAnswer: It is no JSON.
+    """
+    try:
+        left = [msgspec.json.decode(body)]
+    except msgspec.DecodeError as error:
+        raise MalformedAnswer(f"expected JSON, got {body[:80]!r}") from error
+    numbers: list[float] = []
+    others: list[object] = []
+    while left:
+        value = left.pop()
+        if type(value) in (int, float):
+            numbers.append(value)
+        elif isinstance(value, dict):
+            left += [part for pair in reversed(value.items()) for part in reversed(pair)]
+        elif isinstance(value, list):
+            left += reversed(value)
+        else:
+            others.append(value)
+    return {"numbers": np.array(numbers, np.float64), "others": np.array(others, np.object_)}
 
 
 def agree(given: Mapping[str, Array], right: Mapping[str, Array]) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from batchserve.load.answers import MalformedAnswer, agree, outputs
+from batchserve.load.answers import MalformedAnswer, agree, json_values, outputs
 
 if TYPE_CHECKING:
     from batchserve.core.tensors import Array, TensorSpec
@@ -34,8 +34,8 @@ class Question:
         plain: Head and body.
         timed: The same, asking for `Server-Timing`.
         rows: Rows it carries.
-        answer_dtype: For a raw answer: its datatype, or None for bytes that must be the same; unused otherwise.
         is_raw: True if answers are no answers of the protocol.
+        answer_dtype: Datatype of a raw answer; None if it is JSON. Unused otherwise.
     """
 
     __slots__ = ("_is_raw", "_known", "_raw_dtype", "_right", "_seen", "answer", "plain", "rows", "stream", "timed")
@@ -90,7 +90,8 @@ class Question:
     def _read(self, head: Head, body: bytes) -> dict[str, Array]:
         if not self._is_raw:
             return outputs(body, head.json_length)
-        dtype = self._raw_dtype or np.dtype(np.uint8)
+        if (dtype := self._raw_dtype) is None:
+            return json_values(body)
         if len(body) % dtype.itemsize:
             raise MalformedAnswer(f"{len(body)} bytes are no whole number of {dtype.name}")
         return {"": np.frombuffer(body, dtype)}

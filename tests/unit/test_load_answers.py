@@ -111,3 +111,13 @@ def test_raw_answer_is_compared_as_numbers() -> None:
     assert question.is_right(Head(200, 8), (right * np.float32(1.00001)).tobytes())
     assert not question.is_right(Head(200, 8), (right + 1).tobytes())
     assert not question.is_right(Head(200, 7), b"1234567")
+
+
+def test_raw_answer_in_json_is_compared_number_by_number() -> None:
+    question = Question(0, b"", b"", is_raw=True)
+    question.learn(Head(200, 0), b'{"y": [1.0, 2, -3e1], "by": "one", "ok": true}')
+    assert question.is_right(Head(200, 0), b'{"y":[1.00001,2.0,-30.0],"by":"one","ok":true}')
+    assert not question.is_right(Head(200, 0), b'{"y":[2,1.0,-3e1],"by":"one","ok":true}')
+    assert not question.is_right(Head(200, 0), b'{"y":[1.0,2,-3e1],"by":"two","ok":true}')
+    assert not question.is_right(Head(200, 0), b'{"y":[1.0,2],"by":"one","ok":true}')
+    assert not question.is_right(Head(200, 0), b"{")
