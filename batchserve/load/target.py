@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from batchserve.errors import ConfigError
 
 __all__ = ["Target", "parse_target"]
+
+CONNECT_S = 2.0
+"""How long one of several addresses may take to answer before the next one is tried."""
 
 
 @dataclass(frozen=True)
@@ -61,4 +66,19 @@ def parse_target(url: str, *, may_be_remote: bool = False) -> Target:
             f"target {url!r} is {addresses[0]}, which is not this machine; load can bring a server down, so say "
             "--yes-remote if you may do that to this one"
         )
-    return Target(addresses[0], port, parts.netloc, parts.path.rstrip("/"))
+    return Target(_listening(addresses, port), port, parts.netloc, parts.path.rstrip("/"))
+
+
+def _listening(addresses: Sequence[str], port: int) -> str:
+    """Choose the first address that takes a connection: `localhost` is often ::1 and 127.0.0.1, and one of them is it.
+
+    Returns:
+        Any of them if none does; that is told when it is asked.
+    """
+    for address in addresses if len(addresses) > 1 else ():
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with contextlib.suppress(OSError), socket.socket(family) as one:
+            one.settimeout(CONNECT_S)
+            one.connect((address, port))
+            return address
+    return addresses[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -132,6 +133,14 @@ def test_addresses_of_this_machine_are_loaded(url: str) -> None:
     target = parse_target(url)
     assert target.port == 8000
     assert target.prefix == ""
+
+
+def test_name_of_several_addresses_is_the_one_that_is_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.9.9.9", "127.0.0.1")]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        assert parse_target(f"http://localhost:{port}").host == "127.0.0.1"
 
 
 def test_address_elsewhere_is_refused_unless_it_is_meant() -> None:
