@@ -117,6 +117,7 @@ def bench(ctx: click.Context, /, target: str, json_file: Path | None, html_file:
     URL is any server of the Open Inference Protocol, http://HOST:PORT. Exit status: 0 if all was measured, 1 if it
     could not be or --target was missed, 2 for wrong options.
     """
+    _refuse_what_means_nothing(ctx, target, options)
     try:
         if "://" in target:
             from batchserve.cli.bench_server import measure_server
@@ -125,10 +126,6 @@ def bench(ctx: click.Context, /, target: str, json_file: Path | None, html_file:
         else:
             from batchserve.cli.bench_model import measure_model
 
-            wrong = [name for name in _SERVER_ONLY if ctx.get_parameter_source(name) is not _DEFAULT]
-            if wrong:
-                flags = ", ".join(f"--{'target' if name == 'goal' else name.replace('_', '-')}" for name in wrong)
-                raise ConfigError(f"{flags}: means nothing for a model in this process; {target!r} is no URL")
             document, is_good = measure_model(Path(target), options)
     except LoadError as error:
         raise click.ClickException(str(error)) from error
@@ -137,8 +134,36 @@ def bench(ctx: click.Context, /, target: str, json_file: Path | None, html_file:
         raise click.exceptions.Exit(1)
 
 
-_DEFAULT = click.core.ParameterSource.DEFAULT
-_SERVER_ONLY = ("model", "scenario", "replay", "rate", "arrivals", "connections", "goal", "yes_remote")
+_REQUESTS = ("rows", "lengths", "form", "variants", "check")
+_MODEL_ONLY = ("batch_sizes", "providers", "threads")
+_SERVER_ONLY = (
+    *("model", "scenario", "replay", "speed", "rate", "arrivals", "connections", "goal", "warmup", "timeout", "tick"),
+    *("seed", "yes_remote", *_REQUESTS),
+)
+_IN_SCENARIO = ("connections", "duration", "warmup", "timeout", "tick", "seed", *_REQUESTS)
+_IN_RECORDING = ("duration", "warmup", *_REQUESTS)
+
+
+def _refuse_what_means_nothing(ctx: click.Context, target: str, options: dict[str, Any]) -> None:
+    """Refuse options that the other ones leave without a meaning: who gives one expects it to count.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    refused: list[tuple[tuple[str, ...], str]] = []
+    if "://" not in target:
+        refused.append((_SERVER_ONLY, f"means nothing for a model in this process; {target!r} is no URL"))
+    else:
+        refused.append((_MODEL_ONLY, "means nothing for a server, which runs its models as it is configured"))
+        if options["scenario"] is not None:
+            refused.append((_IN_SCENARIO, "the scenario says that; change it there"))
+        if options["replay"]:
+            refused.append((_IN_RECORDING, "the recording says that; leave it out"))
+    for names, why in refused:
+        wrong = [name for name in names if ctx.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT]
+        if wrong:
+            flags = {"goal": "target", "form": "format", "providers": "provider"}
+            raise ConfigError(f"{', '.join('--' + flags.get(one, one).replace('_', '-') for one in wrong)}: {why}")
 
 
 def _write(document: dict[str, Any], json_file: Path | None, html_file: Path | None) -> None:

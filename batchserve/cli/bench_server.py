@@ -140,7 +140,7 @@ def _scenarios(scenario: Scenario, options: Mapping[str, Any]) -> Iterator[tuple
     rates, connections = options["rate"], options["connections"]
     if sum(map(bool, (rates, options["arrivals"], options["scenario"]))) > 1:
         raise ConfigError("--rate, --arrivals and --scenario exclude each other: each says how fast")
-    if (rates or options["arrivals"]) and connections:
+    if (rates or options["arrivals"] or options["replay"]) and connections:
         if len(connections) > 1:
             raise ConfigError("--connections: several numbers are closed loops; an open loop takes one, the most")
         scenario = scenario.with_(connections=connections[0])

@@ -97,6 +97,10 @@ def test_scenario_file_mixes_streams(url: str, tmp_path: Path) -> None:
         (("http://192.0.2.1:1", "--model", "digits", "--rate", "5"), 2, "--yes-remote"),
         (("absent.onnx",), 2, "neither a file nor a URL"),
         ((str(DIGITS / "1" / "model.onnx"), "--rate", "5"), 2, "--rate: means nothing for a model"),
+        ((str(DIGITS / "1" / "model.onnx"), "--rows", "4"), 2, "--rows: means nothing for a model"),
+        (("{url}", "--model", "digits", "--provider", "cpu"), 2, "--provider: means nothing for a server"),
+        (("{url}", "--scenario", "a.toml", "--duration", "1s", "--no-check"), 2, "--duration, --check: the scenario"),
+        (("{url}", "--replay", "a", "--rows", "4"), 2, "--rows: the recording says that"),
     ],
 )
 def test_what_cannot_be_measured_says_why(url: str, arguments: tuple[str, ...], status: int, message: str) -> None:
