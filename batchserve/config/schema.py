@@ -169,7 +169,9 @@ class ServerConfig:
     record_file_size_bytes: int = _key(
         64 << 20, size(positive=True), "Size at which a file of `record` is followed by a new one."
     )
-    record_files: int = _key(8, whole_number(1, 10_000), "Files of `record` that are kept; the oldest go.")
+    record_files: int = _key(
+        8, whole_number(1, 10_000), "Files in `record` that are kept; the oldest go, those of earlier starts too."
+    )
 
 
 @dataclass(frozen=True, slots=True)

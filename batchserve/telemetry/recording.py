@@ -55,7 +55,7 @@ class Recorder(NullListener):
     Args:
         folder: Where files are written; made if it is not there.
         file_size_bytes: A file that is larger is followed by a new one.
-        most_files: Older files of this process's are removed.
+        most_files: The oldest of more recordings in the folder are removed, those of earlier processes too.
         executor: Writes; one thread, so that lines stay in order. Its own if there is none.
         clock: Monotonic seconds.
     """
@@ -135,7 +135,8 @@ class _Files:
         self._salt = secrets.token_bytes(16)
         self._clients: dict[str, str] = {}
         self._file: TextIO | None = None
-        self._written: list[Path] = []
+        self._count = 0
+        self._kept: list[Path] = []
         self._start_s = 0.0
         self._has_failed = False
 
@@ -162,14 +163,17 @@ class _Files:
             return self._file
         self.close()
         self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._count:
+            self._kept = sorted(self._folder.glob("arrivals-*.jsonl"))  # the time comes first in their names
+        self._count += 1
         self._start_s = first_s
         began = datetime.fromtimestamp(time.time() - (self._clock() - first_s), UTC)
-        path = self._folder / f"arrivals-{began:%Y%m%dT%H%M%S}-{os.getpid()}-{len(self._written) + 1}.jsonl"
+        path = self._folder / f"arrivals-{began:%Y%m%dT%H%M%S}-{os.getpid()}-{self._count}.jsonl"
         self._file = path.open("w", encoding="utf-8")
         self._file.write(json.dumps({"format": FORMAT, "started": began.isoformat(timespec="milliseconds")}) + "\n")
-        self._written.append(path)
-        if len(self._written) > self._most_files:
-            self._written[-self._most_files - 1].unlink(missing_ok=True)
+        self._kept.append(path)
+        while len(self._kept) > self._most_files:
+            self._kept.pop(0).unlink(missing_ok=True)
         return self._file
 
     def _line(self, arrival: _Arrival) -> str:

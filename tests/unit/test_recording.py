@@ -118,6 +118,20 @@ def test_slow_disk_costs_requests_of_the_recording_and_no_memory(
     assert one._lost == 7
 
 
+def test_files_of_earlier_starts_count_and_other_files_do_not(tmp_path: Path) -> None:
+    """A server that is started again and again does not fill the disk."""
+    names = [f"arrivals-2020010{day}T000000-{9 - day}-1.jsonl" for day in (1, 2, 3)]
+    for name in (*names, "other.jsonl"):
+        (tmp_path / name).write_text("")
+    one = recorder(tmp_path, files=2)
+    one.arrived(model(), request(100.0))
+    one.close()
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left[0] == names[2]
+    assert len(left) == 3
+    assert left[2] == "other.jsonl"
+
+
 def test_folder_that_cannot_be_written_is_said_once_and_hurts_nobody(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
