@@ -3,23 +3,19 @@
     python loadtest/comparison.py --with mosec=~/mosec/bin/python --with bentoml=~/bentoml/bin/python
 
 Each runs in a Python of its own, with the adapter of loadtest/compare/ that bears its name, and with batching as its
-documents show it: up to 32 rows, and 5 ms of waiting where there is a timer. The model is the weight-bound perceptron.
-Open loop at shares of the raw limit measured in the same round; what counts is answered within four times the run time
-of the best batch. Requests are one row, in the form that each server has for it, which is part of the comparison.
+documents show it: up to 32 rows, 5 ms of waiting where there is a timer, and the latency target where it has a use for
+one. The model is the weight-bound perceptron. Open loop at shares of the raw limit measured in the same round; what
+counts is answered within four times the run time of the best batch. Requests are one row, in the form that each server
+has for it, which is part of the comparison. Every answer is compared with that of the same row alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-import os
-import signal
-import socket
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,90 +24,15 @@ if not __package__:  # run as a script: its own folder is on the path, but the p
 
 from batchserve.config.units import format_duration
 from loadtest import machine
-from loadtest.models import model_file, model_folder
+from loadtest.contenders import CONTENDERS, MODEL, OURS, asked, check_answer, described, serving
+from loadtest.findings import Finding, Wanted, finding_table
 from loadtest.report import RESULTS, write_json
 from loadtest.scheduling_real import Limit, RunError, load, raw_limit
-from loadtest.server import Process, Server, ServerError
+from loadtest.server import ServerError
 
-__all__ = ["CONTENDERS", "Contender", "main", "table"]
+__all__ = ["findings", "main", "table"]
 
-MODEL = "mlp-wide"
 SHARES = (0.5, 1.2, 2.0)
-ADAPTERS = Path(__file__).parent / "compare"
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A server of another project.
-
-    Attributes:
-        ready_path: Answers 200 once it is ready.
-        stream: How it is asked, as keys of a scenario's stream.
-        takes_target: True if its adapter is told the latency target.
-    """
-
-    ready_path: str
-    stream: Mapping[str, object]
-    takes_target: bool = False
-
-
-CONTENDERS = {
-    "mosec": Contender("/", {"format": "raw", "raw": {"path": "/inference", "shape": [1024]}}),
-    "litserve": Contender(
-        "/health",
-        {"format": "raw", "check": False, "raw": {"path": "/predict", "shape": [1024], "json": '{"x":[DATA]}'}},
-    ),
-    "bentoml": Contender(
-        "/readyz",
-        {"format": "raw", "check": False, "raw": {"path": "/predict", "shape": [1024], "json": '{"x":[[DATA]]}'}},
-        takes_target=True,
-    ),
-    "rayserve": Contender(
-        "/-/healthz",
-        {"format": "raw", "check": False, "raw": {"path": "/", "shape": [1024], "json": '{"x":[DATA]}'}},
-    ),
-    "mlserver": Contender("/v2/health/ready", {"model": "model", "format": "json"}),
-}
-"""How each is asked. Answers in JSON differ in their last digits from batch to batch, so those are not compared."""
-
-
-class _Group(Process):
-    """A server that starts processes of its own: what is left of them goes with it."""
-
-    def __exit__(self, *_: object) -> None:
-        descendants = [] if not self.pid else _family(self.pid)
-        super().__exit__(None, None, None)
-        for pid in descendants:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-def _family(pid: int) -> list[int]:
-    from loadtest import procfs
-
-    try:
-        return procfs.family(pid)[1:]
-    except (FileNotFoundError, ProcessLookupError):
-        return []
-
-
-@contextlib.contextmanager
-def serving(name: str, python: Path | None, limit: Limit) -> Iterator[str]:
-    """Start a contender and give its URL."""
-    if python is None:
-        target = format_duration(limit.target_s)
-        with Server([model_folder(MODEL)], {f"models.{MODEL}.latency_target": target}) as server:
-            yield f"http://127.0.0.1:{server.port}"
-        return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    adapter = str(ADAPTERS / f"{name}_server.py")
-    command = [str(python), adapter, "--model", str(model_file(MODEL)), "--port", str(port)]
-    if CONTENDERS[name].takes_target:
-        command += ["--latency-ms", str(round(limit.target_s * 1e3))]
-    with _Group(command, CONTENDERS[name].ready_path) as process:
-        yield f"http://127.0.0.1:{process.port}"
 
 
 def run_round(turn: int, pythons: Mapping[str, Path | None], seconds: float) -> tuple[Limit, list[dict[str, Any]]]:
@@ -119,9 +40,9 @@ def run_round(turn: int, pythons: Mapping[str, Path | None], seconds: float) -> 
     limit = raw_limit(MODEL, 0.4)
     rows = []
     for name in list(pythons) if turn % 2 == 0 else list(reversed(pythons)):
-        stream = {"model": MODEL} if pythons[name] is None else dict(CONTENDERS[name].stream)
-        stream["latency_target"] = format_duration(limit.target_s)
-        with serving(name, pythons[name], limit) as url:
+        stream = {**asked(name), "latency_target": format_duration(limit.target_s)}
+        with serving(name, pythons[name], limit.target_s) as url:
+            check_answer(name, url)
             for share in SHARES:
                 run = load(url, [stream], seconds, arrivals=f"poisson:{share * limit.rows_per_s:.1f}")
                 rows.append(
@@ -151,15 +72,38 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         for share in SHARES:
             here = [row for row in rows if row["server"] == name and row["share"] == share]
             goodput = [row["goodput_share"] for row in here]
-            latency = [
-                statistics.median(row["latency_s"].get(key, float("nan")) for row in here) * 1e3
-                for key in ("p50", "p99")
-            ]
+            latency = [_median_ms(here, key) for key in ("p50", "p99")]
             lines.append(
                 f"| {name} | {share:g} x | {statistics.median(goodput):.1%} ({min(goodput):.1%}-{max(goodput):.1%}) "
-                f"| {latency[0]:.1f} | {latency[1]:.1f} |"
+                f"| {latency[0]} | {latency[1]} |"
             )
     return "\n".join(lines)
+
+
+def _median_ms(rows: Sequence[Mapping[str, Any]], key: str) -> str:
+    """Write the median over the rounds in which anything was answered."""
+    times = [row["latency_s"][key] for row in rows if row["latency_s"]]
+    return f"{statistics.median(times) * 1e3:.1f}" if times else "-"
+
+
+def findings(rows: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Compare batchserve with the best of the others, within each round; empty if there is none."""
+    figures: dict[tuple[str, Wanted], list[float]] = {}
+    for turn in dict.fromkeys(row["round"] for row in rows):
+        for share in SHARES:
+            here = [row for row in rows if (row["round"], row["share"]) == (turn, share)]
+            ours = [row for row in here if row["server"] == OURS]
+            others = [row for row in here if row["server"] != OURS]
+            if not ours or not others:
+                continue
+            best = max(row["goodput_per_s"] for row in others)
+            what = f"goodput at {share:g} x the raw limit, over the best other's"
+            figures.setdefault((what, Wanted(1.0)), []).append(ours[0]["goodput_per_s"] / best if best else 10.0)
+            if share < 1 and (times := [row["latency_s"]["p99"] for row in others if row["latency_s"]]):
+                what = f"p99 at {share:g} x the raw limit, over the best other's"
+                ratio = ours[0]["latency_s"].get("p99", float("inf")) / min(times)
+                figures.setdefault((what, Wanted(1.0, is_least=False)), []).append(ratio)
+    return [Finding(MODEL, what, "x", tuple(one), wanted) for (what, wanted), one in figures.items()]
 
 
 def main() -> int:
@@ -172,18 +116,22 @@ def main() -> int:
     arguments = parser.parse_args()
     pythons: dict[str, Path | None] = {"batchserve": None, **dict(arguments.others)}
     facts: dict[str, object] = machine.facts()
+    servers: list[dict[str, str]] = []
     rows: list[dict[str, Any]] = []
     limits = []
     error = ""
     try:
+        servers += [described(name, python) for name, python in pythons.items()]
         for turn in range(arguments.rounds):
             limit, new = run_round(turn, pythons, arguments.seconds)
             limits.append(dataclasses.asdict(limit))
             rows += new
     except (RunError, ServerError) as caught:
         error = str(caught)
-    path = write_json("comparison", facts | {"error": error, "limits": limits, "rows": rows}, arguments.results)
-    print(table(rows), path, sep="\n\n")
+    found = findings(rows)
+    facts |= {"error": error, "servers": servers, "findings": [dataclasses.asdict(one) for one in found]}
+    path = write_json("comparison", facts | {"limits": limits, "rows": rows}, arguments.results)
+    print(table(rows), finding_table(found), path, sep="\n\n")
     if error:
         print(f"error: {error}", file=sys.stderr)
     return 1 if error else 0

@@ -136,7 +136,7 @@ def _layouts(result: Result) -> str:
 def _comparison(result: Result) -> str:
     from loadtest import comparison
 
-    return comparison.table(result["rows"])
+    return f"{flat_table(result['servers'])}\n\n{comparison.table(result['rows'])}"
 
 
 def _batching(result: Result) -> str:

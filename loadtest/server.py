@@ -137,6 +137,10 @@ class Process:
         raise self._failure(f"the server was not ready after {START_TIMEOUT_S:.0f} s")
 
     def _stop(self) -> None:
+        self._terminate()
+        self._close()
+
+    def _terminate(self) -> None:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -144,6 +148,9 @@ class Process:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+
+    def _close(self) -> None:
+        """Let go of its output: once nobody has the other end of the pipe, or this waits for ever."""
         self._reader.join(5)
         assert self._process.stdout is not None, "the pipe was asked for"
         self._process.stdout.close()

@@ -1,4 +1,4 @@
-"""BentoML: one service process, adaptive batches of up to 32 rows with its own limit on latency, JSON both ways.
+"""BentoML: one worker process, adaptive batching of up to 32 rows within the target; JSON both ways.
 
     python loadtest/compare/bentoml_server.py --model model.onnx --port 8001 --latency-ms 60
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -41,8 +40,8 @@ if __name__ != "__main__":  # loaded by bentoml's own command
             return np.asarray(answer)
 
 
-def main() -> int:
-    """Serve until SIGTERM."""
+def main() -> None:
+    """Serve until SIGTERM; this process becomes BentoML's."""
     parser = argparse.ArgumentParser(description="Serve a model with BentoML.")
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", required=True)
@@ -53,8 +52,8 @@ def main() -> int:
     program = str(Path(sys.executable).with_name("bentoml"))
     command = [program, "serve", f"{Path(__file__).stem}:Model", "--host", "127.0.0.1", "--port", arguments.port]
     os.chdir(Path(__file__).parent)
-    return subprocess.run(command, env=environment, check=False).returncode
+    os.execve(program, command, environment)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

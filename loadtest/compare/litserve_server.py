@@ -1,6 +1,6 @@
-"""LitServe: one worker process, batches of up to 32 rows, 5 ms wait for more, JSON both ways as its documents show.
+"""LitServe: one worker process, up to 32 rows, 5 ms of waiting, the target as timeout; JSON both ways.
 
-    python loadtest/compare/litserve_server.py --model model.onnx --port 8001
+    python loadtest/compare/litserve_server.py --model model.onnx --port 8001 --latency-ms 60
 
 Asked at /predict with {"x": [numbers of a row]}.
 """
@@ -57,9 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model with LitServe.")
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--latency-ms", type=int, default=30_000)
     arguments = parser.parse_args()
     print(f"http://127.0.0.1:{arguments.port}", flush=True)
-    server = litserve.LitServer(Model(arguments.model), accelerator="cpu", workers_per_device=1)
+    server = litserve.LitServer(
+        Model(arguments.model), accelerator="cpu", workers_per_device=1, timeout=arguments.latency_ms / 1e3
+    )
     server.run(host="127.0.0.1", port=arguments.port, generate_client_file=False, log_level="warning")
 
 

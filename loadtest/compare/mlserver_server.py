@@ -1,8 +1,9 @@
-"""MLServer: a runtime of ours in its own process pool, adaptive batches of up to 32 rows, 5 ms wait, its V2 protocol.
+"""MLServer: a runtime of ours in one worker process, up to 32 rows, 5 ms of waiting; the V2 protocol in JSON.
 
     python loadtest/compare/mlserver_server.py --model model.onnx --port 8001
 
-Asked as any server of the Open Inference Protocol, in JSON.
+Asked as any server of the Open Inference Protocol, in JSON. Its worker process (1.7.1) does not start with uvloop 0.22
+and later: pip install "uvloop<0.22" there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="mlserver-"))
     settings = {"host": "127.0.0.1", "http_port": arguments.port, "grpc_port": 0, "metrics_endpoint": None}
-    (folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 0}))
+    (folder / "settings.json").write_text(json.dumps(settings | {"parallel_workers": 1}))
     model = {
         "name": "model",
         "implementation": f"{Path(__file__).stem}.Model",

@@ -1,8 +1,8 @@
-"""mosec: its frontend in Rust, one worker in Python, batches of up to 32 rows, 5 ms wait for more.
+"""mosec: frontend in Rust, one worker process, up to 32 rows, 5 ms of waiting, the target as timeout; bytes both ways.
 
-    python loadtest/compare/mosec_server.py --model model.onnx --port 8001
+    python loadtest/compare/mosec_server.py --model model.onnx --port 8001 --latency-ms 60
 
-Asked at /inference with a row's bytes, answered with the output's. mosec reads `--port` itself.
+Asked at /inference with a row's bytes, answered with the output's. mosec reads `--port` and its environment itself.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from mosec import Server, Worker  # type: ignore[import-not-found]  # not instal
 
 MAX_BATCH_SIZE = 32
 MAX_WAIT_MS = 5
+RUN_TIMEOUT_S = 10
 
 
 class Model(Worker):  # type: ignore[misc]
@@ -48,10 +49,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model with mosec.")
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--latency-ms", type=int, default=3000)
     arguments, _ = parser.parse_known_args()
+    os.environ |= {"MOSEC_ADDRESS": "127.0.0.1", "MOSEC_TIMEOUT": str(arguments.latency_ms)}
     server = Server()
-    environment = {"MODEL": arguments.model}
-    server.append_worker(Model, max_batch_size=MAX_BATCH_SIZE, max_wait_time=MAX_WAIT_MS, env=[environment])
+    server.append_worker(
+        Model,
+        max_batch_size=MAX_BATCH_SIZE,
+        max_wait_time=MAX_WAIT_MS,
+        timeout=RUN_TIMEOUT_S,  # of a run alone; without it that would be the requests', and a slow one an error
+        env=[{"MODEL": arguments.model}],
+    )
     print(f"http://127.0.0.1:{arguments.port}", flush=True)
     server.run()
 

@@ -1,6 +1,6 @@
-"""Ray Serve: one replica, batches of up to 32 rows, 5 ms wait for more, JSON both ways as its documents show.
+"""Ray Serve: one replica, up to 32 rows, 5 ms of waiting, the target as timeout; JSON both ways.
 
-    python loadtest/compare/rayserve_server.py --model model.onnx --port 8001
+    python loadtest/compare/rayserve_server.py --model model.onnx --port 8001 --latency-ms 60
 
 Asked at / with {"x": [numbers of a row]}.
 """
@@ -48,9 +48,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Serve a model with Ray Serve.")
     parser.add_argument("--model", required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--latency-ms", type=int, default=60_000)
     arguments = parser.parse_args()
     ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
-    serve.start(http_options={"host": "127.0.0.1", "port": arguments.port})
+    timeout_s = arguments.latency_ms / 1e3
+    serve.start(http_options={"host": "127.0.0.1", "port": arguments.port, "request_timeout_s": timeout_s})
     serve.run(Model.bind(arguments.model), route_prefix="/")
     print(f"http://127.0.0.1:{arguments.port}", flush=True)
     signal.sigwait([signal.SIGTERM])
