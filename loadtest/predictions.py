@@ -188,7 +188,6 @@ def replayed(trace: Trace, models: Mapping[str, Loaded], folder: Path, seconds: 
             "others_share": others_share,
             "rows_per_run": one["rows_per_run"],
             "busy_share": one["busy_share"],
-            "noise": one["noise"],
             "observed": one["observed"],
             "on_server_s": run["phases_s"].get("total", {}),
             "lag_s": run["lag_s"],

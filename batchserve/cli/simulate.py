@@ -33,7 +33,7 @@ HEADINGS = ("model", "offered/s", "in time/s", "in time", "p50", "p99", "turned 
 @click.option("--slots", type=click.IntRange(1, 1024), help="Batches of each model that may run at once.")
 @click.option("--target", "target_s", type=DURATION, help="latency_target of every model.")
 @click.option("--duration", type=DURATION, default="30s", show_default=True, help="Of --arrivals.")
-@click.option("--noise", type=float, help="Standard deviation of a run's time, of its mean.  [default: as learnt]")
+@click.option("--noise", type=float, help="Standard deviation of a run's time, of its mean.  [default: as seen]")
 @click.option("--seed", type=click.IntRange(0, 2**32), default=0, show_default=True)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), metavar="FILE", help="Write everything as JSON.")
 def simulate(
@@ -72,7 +72,7 @@ def simulate(
             "kind": "simulation",
             "options": {name: str(value) for name, value in options.items()},
             "models": {
-                name: {"points": one.points, "noise": one.noise, "observed": one.observed}
+                name: {"points": one.points, "ratios": one.ratios, "observed": one.observed}
                 for name, one in models.items()
             },
             "predictions": [asdict(one) for one in predictions],

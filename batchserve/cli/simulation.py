@@ -52,7 +52,7 @@ class Known:
         points: Rows, or tokens if it pads, and the seconds of a run, as the scheduler begins with.
         q: Upper factor of the runs' times, as the scheduler begins with.
         observed: What batches in service took on average; empty if that is not known.
-        scatter: Standard deviation of their runs' times, as a share of the mean.
+        ratios: What the latest of them took, as shares of the mean, in their order.
         device: Where it runs.
         slots: Batches that may run there at once.
     """
@@ -61,18 +61,13 @@ class Known:
     points: tuple[tuple[float, float], ...]
     q: float
     observed: tuple[Observation, ...]
-    scatter: float
+    ratios: tuple[float, ...]
     device: str
     slots: int
 
     def with_target(self, target_s: float) -> Known:
         """Return the same with a latency target."""
         return replace(self, limits=replace(self.limits, latency_target_s=target_s, shed=True))
-
-    @property
-    def noise(self) -> float:
-        """Standard deviation of a run's time, as a share of its mean."""
-        return self.scatter if self.observed else UNKNOWN_NOISE
 
     def cost(self) -> CostModel:
         """Make a cost model that begins with what is known."""
@@ -136,7 +131,7 @@ def _known(model: Model, devices: Devices) -> Known:
     where = device_name(model.session, model.config)
     slots = devices.group(where).device.slots
     observed = model.observed
-    return Known(model.limits, cost.points, cost.q, observed.observations, observed.scatter, where, slots)
+    return Known(model.limits, cost.points, cost.q, observed.observations, tuple(observed.ratios), where, slots)
 
 
 def simulated(
@@ -155,8 +150,8 @@ def simulated(
         traffic: What each is asked.
         scenario: Where the traffic is from.
         slots: Batches that may run at once, of each model and on each device; None for as it is.
-        noise: Standard deviation of a run's time, as a share of its mean; None for as it was learnt.
-        seed: Of the noise.
+        noise: Standard deviation of a run's time, as a share of its mean; None for what was seen in service.
+        seed: Of the noise, or where in what was seen it begins.
     """
     predictions = []
     for where in dict.fromkeys(one.device for one in models.values()):
@@ -171,9 +166,10 @@ def simulated(
                     Policy(name, limits, one.cost(), device),
                     one.curve(),
                     traffic[name],
-                    one.noise if noise is None else noise,
+                    UNKNOWN_NOISE if noise is None else noise,
                     one.way(),
                     key_of=_shape if limits.pad is None else _any_length,
+                    factors=one.ratios if noise is None else (),
                 )
             )
         records = dict(zip(here, simulate(members, device=device, seed=seed), strict=True))

@@ -96,6 +96,8 @@ class Member:
         key_of: Names the shape of a request by its length; only requests of equal shape share a batch. All do if
             nothing is said.
         multiple: Lengths are padded to multiples of this, if the policy does not say what it pads to.
+        factors: What runs took one after the other, as shares of their means. Runs take after them in their order, from
+            a random one on and over and over, in place of the noise.
     """
 
     policy: Scheduled
@@ -105,6 +107,7 @@ class Member:
     overhead_s: float | Curve = 0.0
     key_of: Callable[[int], int] = _one_shape
     multiple: int = 1
+    factors: Sequence[float] = ()
 
 
 def simulate(
@@ -164,9 +167,12 @@ class _Side:
 
     def factor(self) -> float:
         """Draw the next run's share of its mean time."""
-        if not self.member.noise:
+        if not self.member.noise and not self.member.factors:
             return 1.0
-        if not self._factors:
+        if not self._factors and (seen := self.member.factors):
+            first = int(self.random.integers(len(seen)))
+            self._factors = [*seen[first:], *seen[:first]][::-1]
+        elif not self._factors:
             drawn = 1.0 + self.member.noise * self.random.standard_normal(_NOISE_BLOCK)
             self._factors = np.maximum(drawn, 0.05).tolist()
         return self._factors.pop()

@@ -107,7 +107,7 @@ class Model:
             cost.q = measured.profile.q
         self.learnt = cost
         known = measured.profile
-        self.observed = Observed() if known is None else Observed(known.observed, known.scatter)
+        self.observed = Observed() if known is None else Observed(known.observed, known.ratios)
         self._watch = TargetWatch()
         self._look_s = 0.0
         self.is_known = measured.profile is not None

@@ -6,7 +6,7 @@ traffic wants the mean of minutes.
 
 from __future__ import annotations
 
-import math
+from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -17,8 +17,10 @@ __all__ = ["Observation", "Observed"]
 MOST = 50
 """A batch moves its class's means by this part of itself at least."""
 
-MOST_RATIO = 3.0
-"""A run that takes longer than so many times its mean counts as that: one hang is no scatter."""
+MOST_RATIOS = 2048
+"""So many are kept: at 100 batches a second those of 20 seconds."""
+
+LEAST_RATIO, MOST_RATIO = 0.01, 1000.0
 
 
 class Observation(NamedTuple):
@@ -41,19 +43,21 @@ class Observation(NamedTuple):
 
 
 class Observed:
-    """Means by size class, and how far runs scatter around them. Event loop only.
+    """Means by size class, and how far the latest batches were from them. Event loop only.
 
     Args:
         observations: As an earlier process kept them.
-        scatter: Likewise.
+        ratios: Likewise.
 
     Attributes:
-        scatter: Standard deviation of a run's time, as a share of its class's mean; 0 if nothing was seen.
+        ratios: By how much the latest batches took longer than the mean, run and way, as a share of the mean run and 1
+            more, in their order. A stall of the machine is in it as it came, once in so many batches, and so are times
+            when all runs are slow: a standard deviation has neither.
     """
 
-    def __init__(self, observations: Iterable[Observation] = (), scatter: float = 0.0) -> None:
+    def __init__(self, observations: Iterable[Observation] = (), ratios: Iterable[float] = ()) -> None:
         self._classes = {size_class(round(one.size)): one for one in observations}
-        self.scatter = scatter
+        self.ratios = deque(ratios, MOST_RATIOS)
 
     def observe(self, size: int, run_s: float, way_s: float) -> None:
         """Take a batch in."""
@@ -64,8 +68,8 @@ class Observed:
             return
         count = min(MOST, known.batches + 1)
         if known.batches > 1:  # one run alone is no mean to scatter around
-            deviation = min(MOST_RATIO, run_s / known.run_s) - 1
-            self.scatter = math.sqrt(self.scatter**2 + (deviation**2 - self.scatter**2) / MOST)
+            ratio = (run_s + way_s - known.way_s) / known.run_s
+            self.ratios.append(round(min(MOST_RATIO, max(LEAST_RATIO, ratio)), 3))
         self._classes[number] = Observation(
             known.size + (size - known.size) / count,
             known.run_s + (run_s - known.run_s) / count,

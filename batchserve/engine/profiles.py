@@ -7,11 +7,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeGuard
 
-from batchserve.engine.observed import Observation, Observed
+from batchserve.engine.observed import LEAST_RATIO, MOST_RATIO, MOST_RATIOS, Observation, Observed
 from batchserve.engine.whole_files import write_whole
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ KEEP_EVERY_S = 60.0
 MOST_POINTS = 200
 LARGEST_ROWS = 1 << 30
 LONGEST_RUN_S = 3600.0
-MOST_SCATTER = 10.0
 
 _FACTS = ("runtime", "cores", "cpu_affinity", "intra_op_threads", "spinning", "preprocess")
 
@@ -52,14 +51,14 @@ class Profile:
             their own with these: runs in service share the machine and may well take longer.
         q: The learnt upper factor (batching.md section 5.1).
         observed: What batches in service took on average, ascending in size.
-        scatter: Standard deviation of their runs' times, as a share of the mean.
+        ratios: What the latest of them took, as shares of the mean, in their order.
     """
 
     points: Points
     measured: Measured
     q: float
     observed: tuple[Observation, ...] = ()
-    scatter: float = 0.0
+    ratios: tuple[float, ...] = ()
 
 
 class Profiles:
@@ -135,7 +134,7 @@ class ProfileFile:
 
         That it cannot be written is logged: the server does as well without.
         """
-        value = {"key": self._key, **asdict(profile)}
+        value = {"key": self._key, **{one.name: getattr(profile, one.name) for one in fields(profile)}}
         try:
             write_whole(self.path, value)
         except OSError as error:
@@ -185,7 +184,8 @@ class Keeper:
     def _profile(self) -> Profile:
         observed = self._observed
         observations = observed.observations[-MOST_POINTS:]
-        return Profile(self._cost.points[-MOST_POINTS:], self._measured, self._cost.q, observations, observed.scatter)
+        points, ratios = self._cost.points[-MOST_POINTS:], tuple(observed.ratios)
+        return Profile(points, self._measured, self._cost.q, observations, ratios)
 
 
 def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
@@ -203,11 +203,8 @@ def _checked(content: bytes, key: Mapping[str, str]) -> Profile:
     if not _is_number(q) or not 1 <= q <= 10:
         raise ValueError("its factor q is out of range")
     measured = tuple((round(rows), seconds) for rows, seconds in _points(value.get("measured"), least=0))
-    scatter = value.get("scatter", 0.0)
-    if not _is_number(scatter) or not 0 <= scatter <= MOST_SCATTER:
-        raise ValueError("its scatter is out of range")
-    observed = _observations(value.get("observed", []))
-    return Profile(_points(value.get("points"), least=1), measured, float(q), observed, float(scatter))
+    observed, ratios = _observations(value.get("observed", [])), _ratios(value.get("ratios", []))
+    return Profile(_points(value.get("points"), least=1), measured, float(q), observed, ratios)
 
 
 def _points(value: object, least: int) -> Points:
@@ -227,6 +224,14 @@ def _observation(value: object) -> Observation:
         case [size, run_s, way_s, int(count)] if _is_number(way_s) and 0 <= way_s <= LONGEST_RUN_S and count > 0:
             return Observation(*_point([size, run_s]), float(way_s), count)
     raise ValueError("one of its observations is out of range")
+
+
+def _ratios(value: object) -> tuple[float, ...]:
+    if not isinstance(value, list) or len(value) > MOST_RATIOS:
+        raise ValueError("its ratios are no list of them")
+    if not all(_is_number(each) and LEAST_RATIO <= each <= MOST_RATIO for each in value):
+        raise ValueError("one of its ratios is out of range")
+    return tuple(map(float, value))
 
 
 def _point(value: object) -> tuple[float, float]:

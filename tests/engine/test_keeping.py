@@ -47,12 +47,12 @@ async def test_what_a_model_learnt_is_there_when_it_is_loaded_again(tmp_path: Pa
     assert [rows for rows, _ in profile.points] == [1, 2, 3, 4]
     assert profile.observed == ()  # its one run was its first, and so short that it is done in place
     observed = (Observation(8.0, 0.5, 0.25, 7),)
-    place.write(Profile(((1.0, 0.5), (4.0, 0.75)), ((1, 0.4),), 1.5, observed, 0.125))
+    place.write(Profile(((1.0, 0.5), (4.0, 0.75)), ((1, 0.4),), 1.5, observed, (0.5, 2.0)))
     second = await load(tmp_path, profiles, budget_s=0.0)  # no runs, no check: what is kept is what is known
     cost = second._policy.cost
     assert (first.is_known, second.is_known, second.curve) == (False, True, ((1, 0.4),))
     assert (cost.points, cost.q) == (((1.0, 0.5), (4.0, 0.75)), 1.5)
-    assert (second.observed.observations, second.observed.scatter) == (observed, 0.125)
+    assert (second.observed.observations, tuple(second.observed.ratios)) == (observed, (0.5, 2.0))
     await end(second)
 
 

@@ -1,11 +1,10 @@
-"""What batches took is averaged by size, over many but not for ever, and so is how far they scatter."""
+"""What batches took is averaged by size, over many but not for ever; what the latest took is kept one by one."""
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
-from batchserve.engine.observed import MOST, Observation, Observed
+from batchserve.engine.observed import MOST, MOST_RATIOS, Observation, Observed
 
 
 def test_sizes_are_averaged_apart() -> None:
@@ -28,18 +27,22 @@ def test_mean_is_of_all_batches_at_first_and_follows_a_machine_that_slows_down()
     assert observed.observations[0].batches == MOST
 
 
-def test_scatter_is_that_of_the_runs_and_one_hang_is_none() -> None:
-    random, observed = np.random.default_rng(0), Observed()
-    for size in random.choice([1, 4, 16], 2000).tolist():
-        observed.observe(size, size * (1 + 0.1 * random.standard_normal()), 0.0)
-    before = observed.scatter
-    assert before == pytest.approx(0.1, rel=0.25)
-    observed.observe(4, 4000.0, 0.0)
-    assert observed.scatter < 0.35
+def test_what_the_latest_batches_took_is_kept_in_its_order_with_the_way_there_and_back() -> None:
+    observed = Observed()
+    for run_s, way_s in ((0.010, 0.001), (0.010, 0.001), (0.030, 0.001), (0.010, 0.001)):
+        observed.observe(8, run_s, way_s)
+    assert list(observed.ratios) == [3.0, 0.6]  # the first batch is no mean to be compared with
+    stalled = Observed([Observation(8.0, 0.010, 0.001, MOST)])
+    stalled.observe(8, 0.010, 0.021)
+    assert list(stalled.ratios) == [3.0]
+    for _ in range(MOST_RATIOS):
+        stalled.observe(8, 0.010, 0.001)
+    assert len(stalled.ratios) == MOST_RATIOS
+    assert max(stalled.ratios) < 1.01
 
 
 def test_it_goes_on_with_what_was_kept() -> None:
-    observed = Observed([Observation(9.0, 0.010, 0.001, 4)], 0.2)
+    observed = Observed([Observation(9.0, 0.010, 0.001, 4)], [0.5])
     observed.observe(9, 0.020, 0.001)
     assert observed.observations == (pytest.approx((9.0, 0.012, 0.001, 5)),)
-    assert observed.scatter == pytest.approx((0.2**2 + (1.0 - 0.2**2) / MOST) ** 0.5)
+    assert list(observed.ratios) == [0.5, 2.0]

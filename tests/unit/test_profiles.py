@@ -14,7 +14,7 @@ from batchserve.engine.observed import Observation
 from batchserve.engine.profiles import MOST_BYTES, Profile, ProfileFile, Profiles
 
 PROFILE = Profile(
-    ((1.0, 0.001), (3.75, 0.0025)), ((1, 0.0009), (4, 0.002)), 1.13, (Observation(1.0, 0.001, 0.0002, 7),), 0.1
+    ((1.0, 0.001), (3.75, 0.0025)), ((1, 0.0009), (4, 0.002)), 1.13, (Observation(1.0, 0.001, 0.0002, 7),), (1.0, 0.9)
 )
 KEY = {"format": "1", "model": "abc"}
 
@@ -73,8 +73,11 @@ def changed(**members: object) -> bytes:
         changed(observed=[[1, 1.0, -1.0, 1]]),
         changed(observed=[[1, 1.0, 1.0, 0]]),
         changed(observed=[[1, 1.0, 1.0]]),
-        changed(scatter=-0.1),
-        changed(scatter="0.1"),
+        changed(ratios=None),
+        changed(ratios=[0.0]),
+        changed(ratios=["1"]),
+        changed(ratios=[float("nan")]),
+        changed(ratios=[1.0] * 5000),
         changed() + b" " * MOST_BYTES,
     ],
 )

@@ -19,7 +19,7 @@ from batchserve.load.whatif import Prediction, traffic_by_model
 LIMITS = Limits(max_batch_size=8, timeout_s=10.0, max_queue_size=100)
 POINTS = ((1.0, 0.010), (8.0, 0.024))
 SEEN = (Observation(1.0, 0.010, 0.001, 9), Observation(8.0, 0.024, 0.001, 9))
-KNOWN = Known(LIMITS, POINTS, 1.2, SEEN, 0.0, "cpu", 1)
+KNOWN = Known(LIMITS, POINTS, 1.2, SEEN, (1.0,), "cpu", 1)
 PAD = PadRule(axes=((1,),), values=(0,), mask=0, outputs=((),))
 
 
@@ -49,12 +49,18 @@ def test_model_that_pads_is_known_by_tokens_and_joins_lengths() -> None:
     assert one.p99_s == pytest.approx(0.012 + 0.001)
 
 
-def test_runs_scatter_as_they_did_in_service() -> None:
-    steady, wild = prediction(KNOWN, moments=400), prediction(replace(KNOWN, scatter=0.2), moments=400)
-    assert wild.p99_s is not None
-    assert steady.p99_s is not None
-    assert wild.p99_s > 1.2 * steady.p99_s
-    assert replace(KNOWN, observed=(), scatter=0.0).noise == 0.05
+def test_runs_take_what_they_took_in_service_one_after_the_other() -> None:
+    """Slow runs that come together make a queue, which is what a 99th percentile is made of."""
+    apart = prediction(replace(KNOWN, ratios=(3.0, *[1.0] * 11, 3.0, *[1.0] * 12)), moments=400)
+    together = prediction(replace(KNOWN, ratios=(3.0, 3.0, *[1.0] * 23)), moments=400)
+    assert apart.p99_s == pytest.approx(4 * 0.012 + 2 * 0.001)
+    assert together.p99_s == pytest.approx(2 * (3 * 0.012 + 0.001))
+
+
+def test_runs_that_were_never_seen_scatter_as_runs_do() -> None:
+    unknown = prediction(replace(KNOWN, observed=(), ratios=()), moments=400)
+    assert unknown.p99_s is not None
+    assert unknown.p99_s > 1.05 * 2 * 0.012
 
 
 def test_what_was_seen_often_enough_counts_more_than_what_the_scheduler_believes_now() -> None:
