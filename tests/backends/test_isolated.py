@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -11,12 +12,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from support import onnx_models as models
 from support.crashing import EXIT, FAIL, KILL, LOADING, MEMORY, SEGV, SLOW
 
+from batchserve.backends import isolated
 from batchserve.backends.base import ModelFile
 from batchserve.backends.fake import FakeBackend
 from batchserve.backends.isolated import IsolatedSession, IsolatingBackend, load_apart
@@ -141,6 +144,47 @@ def test_crash_can_be_tried_once_more(crashing: Open) -> None:
         session.run(row(SEGV), 1)
     assert session.run(row(), 1)
     assert session.restarts == 2, "the second try crashed it as well"
+
+
+def test_worker_that_keeps_dying_is_started_again_after_growing_pauses(
+    crashing: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses, restart = [], IsolatedSession._restart
+
+    def at_once(session: IsolatedSession, pause_s: float) -> None:
+        pauses.append(pause_s)
+        restart(session, 0.0)
+
+    monkeypatch.setattr(IsolatedSession, "_restart", at_once)
+    session = crashing()
+    for _ in range(4):
+        with pytest.raises(WorkerDied):
+            session.run(row(KILL), 1)
+    assert session.run(row(), 1)
+    assert pauses == [0.0, 0.25, 0.5, 1.0]
+    monkeypatch.setattr(isolated, "YOUNG_S", 0.0)
+    with pytest.raises(WorkerDied):
+        session.run(row(KILL), 1)
+    assert session.run(row(), 1)
+    assert pauses[-1] == 0.0, "one that lived long enough owes no pause"
+
+
+def test_worker_that_cannot_be_started_again_is_tried_until_it_can(
+    crashing: Open, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    session, start, failures = crashing(), isolated._start, iter((True, True, False))
+
+    def moody(*arguments: Any) -> Any:
+        if next(failures):
+            raise ModelLoadError("the disk is away")
+        return start(*arguments)
+
+    monkeypatch.setattr(isolated, "_start", moody)
+    with pytest.raises(WorkerDied):
+        session.run(row(KILL), 1)
+    assert session.run(row(5), 1)[0][0, 0] == 1005, "it waits for the worker"
+    said = [record.getMessage() for record in caplog.records if "could not be started" in record.getMessage()]
+    assert [re.findall(r"next try in (\S+) s", line)[0] for line in said] == ["0.25", "0.5"]
 
 
 def test_kill_under_a_run_fails_that_run_only(crashing: Open) -> None:
