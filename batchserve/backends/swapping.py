@@ -10,17 +10,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchserve.backends.agreement import differences, elsewhere, scale_of
 from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
 from batchserve.backends.engine_backend import plan
 from batchserve.backends.engines import is_inside
-from batchserve.backends.providers import CUDA, SLOW_TO_BUILD, TENSORRT, device_for, full_name
+from batchserve.backends.objections import objection
+from batchserve.backends.providers import CUDA, SLOW_TO_BUILD, TENSORRT, device_for, full_name, resolve
 from batchserve.backends.recent_runs import SHAPES, RecentRuns
-from batchserve.errors import BackendError, ModelLoadError
+from batchserve.errors import BackendError, ModelLoadError, ProviderUnavailable
 
 if TYPE_CHECKING:
     from batchserve.backends.engines import Bounds
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SwappingBackend", "SwappingSession"]
 
-RANDOM_ROWS = (1, 2, 3, 8)
-SPEED_RUNS = 7
-MAX_SLOWER = 1.10
-"""A session that takes more than so many times the time is not worth a change; less is noise."""
-
 log = logging.getLogger(__name__)
 
 
@@ -43,18 +38,21 @@ class SwappingBackend:
 
     Args:
         inner: What loads.
+        available: Gives the providers that the runtime has; what it does not have is no build to wait for.
     """
 
-    def __init__(self, inner: Backend) -> None:
+    def __init__(self, inner: Backend, available: Callable[[], Sequence[str]] | None = None) -> None:
         self._inner = inner
+        self._available = available
 
     def load(self, file: ModelFile, config: ModelConfig) -> Session:
         """Load a version; if its first provider is to be built beside the serving, on the providers after it.
 
         Raises:
+            ProviderUnavailable: The runtime does not have one of the providers, and there is no fallback.
             ModelLoadError: As the inner backend.
         """
-        if not _builds_beside(config):
+        if not _builds_beside(config) or not self._has_all(config):
             return self._inner.load(file, config)
         first = full_name(config.providers[0])
         if first == TENSORRT and len(config.providers) == 1:  # CUDA also runs the operators that it does not have
@@ -67,6 +65,18 @@ class SwappingBackend:
         before = replace(config, providers=rest, device=device, provider_options=kept, staging=staging)
         session = self._inner.load(file, before)
         return SwappingSession(session, self._inner, file, config)
+
+    def _has_all(self, config: ModelConfig) -> bool:
+        """Say whether the runtime has what is asked for; False if it has not, and the CPU may take its place."""
+        if self._available is None:
+            return True
+        try:
+            resolve(config.providers, self._available())
+        except ProviderUnavailable:
+            if config.fallback != "cpu":
+                raise
+            return False
+        return True
 
 
 def _builds_beside(config: ModelConfig) -> bool:
@@ -262,7 +272,7 @@ class SwappingSession:
             self.build = Build("building", f"{wanted} is being built")
             session = self._backend.load(self._file, config)
             seconds = time.monotonic() - start_s
-            if problem := self._objection(session, bounds):
+            if problem := self._objection_to(session, bounds):
                 self.build = Build("refused", f"{wanted} is not used: {problem}", seconds)
             elif self._swap(session, bounds):
                 session = None
@@ -284,6 +294,13 @@ class SwappingSession:
         else:
             log.warning("model %s stays on %s: %s", name, self.providers[0], self.build.why)
 
+    def _objection_to(self, session: Session, bounds: Bounds | None) -> str:
+        wanted = full_name(self._config.providers[0])
+        if wanted not in map(full_name, session.providers):
+            return f"it could not be started, and {session.providers[0]} took its place"
+        recorded = [] if self._runs is None else self._runs.inputs
+        return objection(session, self, [one for one in recorded if bounds is None or is_inside(one[0], bounds)])
+
     def _shapes(self) -> Sequence[Sequence[tuple[int, ...]]]:
         """Wait until requests have shown which lengths there are.
 
@@ -298,53 +315,3 @@ class SwappingSession:
         if self._is_closed:
             raise _LeftError
         return list(runs.shapes)
-
-    def _objection(self, session: Session, bounds: Bounds | None) -> str:
-        """Say why a session should not serve, within the shapes that it takes; "" if nothing speaks against it.
-
-        Raises:
-            BackendError: A run failed on it, or on the one that serves.
-        """
-        if (session.inputs, session.outputs) != (self.inputs, self.outputs):
-            return "its inputs or outputs are others"
-        if session.batchability.is_batchable != self.batchability.is_batchable:
-            return f"its rows behave otherwise: {session.batchability.why}"
-        if session.pad != self.pad:
-            return "its lengths are padded otherwise"
-        return self._wrong_answer(session, bounds) or self._slowness(session)
-
-    def _wrong_answer(self, session: Session, bounds: Bounds | None) -> str:
-        every = (1 << len(self.outputs)) - 1
-        sizes = RANDOM_ROWS if self.batchability.is_batchable else (1,)
-        questions = [(self.sample(rows), every) for rows in sizes]
-        recorded = [] if self._runs is None else list(self._runs.inputs)
-        questions += [one for one in recorded if bounds is None or is_inside(one[0], bounds)]
-        tolerance = elsewhere((*session.providers, *self.providers))
-        for number, (inputs, mask) in enumerate(questions):
-            expected, got = self.run(inputs, mask), session.run(inputs, mask)
-            kind = "random" if number < len(sizes) else "recorded"
-            for index, (right, given) in enumerate(zip(expected, got, strict=True)):
-                if right.shape != given.shape or right.dtype != given.dtype:
-                    return f"for {kind} inputs it answers {given.dtype}{list(given.shape)} in place of {right.shape}"
-                if apart := differences(right, given, scale_of(right), tolerance):
-                    return f"for {kind} inputs its answer {index} is another ({apart})"
-        return ""
-
-    def _slowness(self, session: Session) -> str:
-        """Time both in turns at one row and at eight; the shortest runs count, since serving goes on beside."""
-        every = (1 << len(self.outputs)) - 1
-        before_s = after_s = 0.0
-        for rows in (1, 8) if self.batchability.is_batchable else (1,):
-            inputs = self.sample(rows)
-            pairs = [(_time(self, inputs, every), _time(session, inputs, every)) for _ in range(SPEED_RUNS)]
-            before_s += min(one for one, _ in pairs)
-            after_s += min(other for _, other in pairs)
-        if after_s <= before_s * MAX_SLOWER:
-            return ""
-        return f"it takes {after_s / before_s:.2f} times as long as {self.providers[0]}"
-
-
-def _time(session: Session, inputs: Sequence[Array], mask: int) -> float:
-    start_s = time.perf_counter()
-    session.run(inputs, mask)
-    return time.perf_counter() - start_s

@@ -99,7 +99,9 @@ class Assembly:
         self.repository = Repository(
             sources,
             self._reloading.config_of,
-            SwappingBackend(EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines")),
+            SwappingBackend(
+                EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines"), runtime.get_available_providers
+            ),
             listeners=listeners,
             profiles=Profiles(cache / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,

@@ -12,8 +12,7 @@ from support import onnx_models as models
 from support import sequence_models
 from support.tensorrt_runtime import CPU, CUDA, PROFILE, TENSORRT, TensorRTRuntime
 
-from batchserve.backends import recent_runs, runtime
-from batchserve.backends import swapping as swapping_module
+from batchserve.backends import objections, recent_runs, runtime
 from batchserve.backends.base import Layout, ModelFile, Session
 from batchserve.backends.engine_backend import EngineBackend, SessionEach
 from batchserve.backends.fake import FakeBackend
@@ -31,7 +30,7 @@ ENCODER_PAD = PadConfig(axes=(("input_ids", 1), ("attention_mask", 1)), mask="at
 def fake(monkeypatch: pytest.MonkeyPatch) -> TensorRTRuntime:
     made = TensorRTRuntime()
     monkeypatch.setattr(runtime, "require_runtime", lambda: made)
-    monkeypatch.setattr(swapping_module, "MAX_SLOWER", 1000.0)  # both are the CPU: what differs is noise
+    monkeypatch.setattr(objections, "MAX_SLOWER", 1000.0)  # both are the CPU: what differs is noise
     return made
 
 

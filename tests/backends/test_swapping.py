@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,7 +19,7 @@ from batchserve.backends.fake import FakeBackend, FakeSession
 from batchserve.backends.swapping import SwappingBackend, SwappingSession
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import Array
-from batchserve.errors import BackendError, ModelLoadError
+from batchserve.errors import BackendError, ModelLoadError, ProviderUnavailable
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
 
@@ -190,6 +191,31 @@ def test_which_providers_are_built_beside(config: dict[str, object], is_beside: 
     if is_beside and "tensorrt" in str(config).lower():
         assert backend.configs[-1].providers == ("cuda",)
         assert backend.configs[-1].provider_options == (("cpu", ()),), "options of what is left out would reach nobody"
+
+
+def test_provider_that_the_runtime_does_not_have_is_an_error_at_load_unless_the_cpu_may_take_its_place() -> None:
+    inner = Providers()
+    backend = SwappingBackend(inner, lambda: ["CPUExecutionProvider"])
+    config = ModelConfig(providers=("openvino", "cpu"), build="background")
+    with pytest.raises(ProviderUnavailable, match="'openvino' is not in the installed ONNX Runtime"):
+        backend.load(FILE, config)
+    assert not inner.sessions
+    assert not isinstance(backend.load(FILE, replace(config, fallback="cpu")), SwappingSession)
+
+
+def test_session_that_fell_back_to_another_provider_takes_no_place() -> None:
+    class Falling(Providers):
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            session = super().load(file, config)
+            session.providers = ("CPUExecutionProvider",)
+            return session
+
+    session = opened(Falling(), fallback="cpu")
+    session.serve(Layout(1, 1), 8)
+    assert session.wait(WAIT_S)
+    assert session.build.state == "refused"
+    assert session.build.why == "openvino is not used: it could not be started, and CPUExecutionProvider took its place"
+    session.close()
 
 
 def test_model_on_a_numbered_device_serves_there_meanwhile() -> None:
