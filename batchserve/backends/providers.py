@@ -29,6 +29,7 @@ __all__ = [
     "on_device",
     "options",
     "resolve",
+    "with_graphs",
 ]
 
 CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
@@ -221,9 +222,23 @@ def check_options(configured: Mapping[str, Mapping[str, str]], wanted: Sequence[
             )
         if name == CUDA and own.get("enable_cuda_graph", "0") not in ("0", "False", "false"):
             raise ModelLoadError(
-                "provider_options.cuda has enable_cuda_graph, which needs fixed shapes and addresses, and batches here "
-                "have neither: leave it out"
+                "provider_options.cuda has enable_cuda_graph, which needs fixed shapes and addresses: "
+                "set cuda_graphs = true in place of it, which sees to both"
             )
+
+
+def with_graphs(configured: Mapping[str, Mapping[str, str]], wanted: Sequence[str]) -> Mapping[str, Mapping[str, str]]:
+    """Add to configured options what `cuda_graphs` needs.
+
+    Raises:
+        ProviderUnavailable: The model would run on something else than CUDA.
+    """
+    if wanted[0] != CUDA:
+        raise ProviderUnavailable(
+            f"cuda_graphs works on CUDA, and the model would run on {wanted[0]}: {REMEDIES[CUDA]}, or leave it out"
+        )
+    own = next((own for word, own in configured.items() if full_name(word) == CUDA), {})
+    return {**configured, CUDA: {**own, "enable_cuda_graph": "1"}}
 
 
 def layouts(wanted: Sequence[str], config: ModelConfig, cores: int) -> tuple[Layout, ...]:
@@ -238,6 +253,8 @@ def layouts(wanted: Sequence[str], config: ModelConfig, cores: int) -> tuple[Lay
     if wanted[0] in ON_OWN_THREADS:
         return ()
     threads = config.intra_op_threads or (1 if ACCELERATED.intersection(wanted) else cores)
+    if config.cuda_graphs:  # runs are made one after the other, and staged anyway
+        return (Layout(config.instances or 1, threads),)
     if config.instances is not None:
         counts = [config.instances]
     else:

@@ -6,6 +6,7 @@ import functools
 import logging
 import re
 import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import distributions
 from pathlib import Path
@@ -155,7 +156,7 @@ def open_session(path: Path, config: ModelConfig, profile_prefix: str = "") -> O
         if config.fallback != "cpu":
             raise
         log.warning("%s runs on the CPU, as fallback allows: %s", path, error)
-    plain = replace(config, providers=("cpu",), device=None, provider_options=())
+    plain = replace(config, providers=("cpu",), device=None, provider_options=(), cuda_graphs=False)
     return _open_session(path, plain, profile_prefix)
 
 
@@ -167,8 +168,10 @@ def _open_session(path: Path, config: ModelConfig, profile_prefix: str) -> Opene
     _check_file(path)
     asked, number = providers.on_device(config.providers, config.device)
     wanted = providers.resolve(asked, runtime.get_available_providers())
-    configured = {name: dict(own) for name, own in config.provider_options}
+    configured: Mapping[str, Mapping[str, str]] = {name: dict(own) for name, own in config.provider_options}
     providers.check_options(configured, wanted)
+    if config.cuda_graphs:
+        configured = providers.with_graphs(configured, wanted)
     before = None if config.preprocess is None else preprocessed(path, config.preprocess)
     header = read_header(path) if before is None else header_of(before.content)
     is_dynamic = header is None or header.is_dynamic

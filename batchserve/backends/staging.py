@@ -12,23 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from batchserve.backends.agreement import Tolerance, difference
 from batchserve.backends.cuda import CudaError, cuda_device
 from batchserve.backends.providers import CUDA
-from batchserve.backends.runtime import plain_text, require_runtime
+from batchserve.backends.runtime import require_runtime
 from batchserve.backends.tensors import GraphTensor
 from batchserve.core.tensors import Array
 from batchserve.errors import ModelLoadError
 
-__all__ = ["Buffer", "Copier", "Device", "Host", "StagedRuns", "device_of", "prove_staged", "stage", "trials"]
-
-TRIAL_ROWS = (1, 3, 8)
-"""Rows of the runs that staged answers are compared by."""
+__all__ = ["Buffer", "Copier", "Device", "Host", "StagedRuns", "check_bindable", "device_of", "fetch", "stage"]
 
 LEAST_BYTES = 1 << 12
 _ALIGNMENT = 64
@@ -79,7 +75,7 @@ class Device(Protocol):
         ...
 
 
-class NoRoom(Exception):
+class NoRoom(RuntimeError):
     """There is no page-locked memory for a run."""
 
 
@@ -190,24 +186,35 @@ class _Lane:
                 self._binding.bind_output(name, *place)
             self._copier.finish()
             self._session.run_with_iobinding(self._binding, options)
-            return self._fetch(names, self._binding.get_outputs())
+            values = zip(names, self._binding.get_outputs(), strict=True)
+            found = [(value.data_ptr(), tuple(value.shape()), self._dtypes[name]) for name, value in values]
+            return fetch(self._answers, self._copier, found)
         finally:
             self._binding.clear_binding_outputs()
 
-    def _fetch(self, names: Sequence[str], values: Sequence[Any]) -> list[Array]:
-        """Copy outputs from the device, each to an array of its own."""
-        found, end = [], 0
-        for name, value in zip(names, values, strict=True):
-            shape, dtype = tuple(value.shape()), self._dtypes[name]
-            found.append((value, shape, dtype, end))
-            end += -(-int(np.prod(shape, dtype=np.int64)) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
-        self._answers.need(end)
-        views = [self._answers.view(shape, dtype, offset) for _, shape, dtype, offset in found]
-        for (value, _, _, offset), view in zip(found, views, strict=True):
-            if view.nbytes:
-                self._copier.start(self._answers.address + offset, value.data_ptr(), view.nbytes)
-        self._copier.finish()
-        return [view.copy() for view in views]
+
+def fetch(host: Host, copier: Copier, found: Sequence[tuple[int, tuple[int, ...], np.dtype[Any]]]) -> list[Array]:
+    """Copy tensors from the device, each to an array of its own. Blocks.
+
+    Args:
+        host: Memory on the way; what is in it is lost.
+        copier: Carries the copies.
+        found: Address on the device, shape and element type of each.
+
+    Raises:
+        NoRoom: There is no page-locked memory for them.
+    """
+    offsets, end = [], 0
+    for _, shape, dtype in found:
+        offsets.append(end)
+        end += -(-int(np.prod(shape, dtype=np.int64)) * dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
+    host.need(end)
+    views = [host.view(shape, dtype, offset) for (_, shape, dtype), offset in zip(found, offsets, strict=True)]
+    for (address, _, _), offset, view in zip(found, offsets, views, strict=True):
+        if view.nbytes:
+            copier.start(host.address + offset, address, view.nbytes)
+    copier.finish()
+    return [view.copy() for view in views]
 
 
 class StagedRuns:
@@ -299,44 +306,3 @@ def check_bindable(session: Any, device: Device, inputs: Sequence[GraphTensor], 
         place = str(places[tensor.name].name).lower()
         if place.startswith("cpu") or "pinned" in place:
             raise ModelLoadError(f"input {tensor.name!r} is read on the host, not on the device")
-
-
-def trials(sample: Callable[[int], list[Array]], *, is_batching: bool) -> Iterator[list[Array]]:
-    """Give inputs of changing and of equal shapes, never twice the same.
-
-    Args:
-        sample: Makes inputs of so many rows.
-        is_batching: Whether axis 0 is the batch; if not, the rows asked for only choose the values.
-    """
-    if not is_batching:
-        yield from (sample(1), sample(2))
-        return
-    for rows in TRIAL_ROWS:
-        inputs = sample(rows)
-        yield inputs
-        if rows > 1:
-            yield [np.ascontiguousarray(array[::-1]) for array in inputs]
-
-
-def prove_staged(
-    plain: Any, staged: Any, names: Sequence[str], questions: Sequence[Mapping[str, Array]], tolerance: Tolerance
-) -> None:
-    """Hold answers of staged runs against those of the runtime's session. Blocks; nothing else may run.
-
-    Args:
-        plain: The runtime's session.
-        staged: What is to take its place.
-        names: Of all outputs.
-        questions: Inputs by name.
-        tolerance: How much floats may differ.
-
-    Raises:
-        ModelLoadError: An answer is another, changed when later ones came, or a run failed.
-    """
-    try:
-        answers = [(plain.run(names, feeds, None), staged.run(names, feeds, None)) for feeds in questions]
-    except Exception as error:  # the runtime's errors share no other base class
-        raise ModelLoadError(f"a run failed: {plain_text(error)}") from error
-    for expected, got in answers:  # only now: each must still be what it was
-        if problem := difference(expected, got, tolerance):
-            raise ModelLoadError(f"its answers are not those of the runtime's own copies: {problem}")

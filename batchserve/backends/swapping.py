@@ -60,9 +60,10 @@ class SwappingBackend:
         rest = config.providers[1:] or ("cpu",)
         kept = tuple(table for table in config.provider_options if full_name(table[0]) != first)
         device = device_for(rest, config.device)
-        # `on` is for the first provider's device; another's may have no use for it.
+        # What must be on the first provider's device need not be before.
         staging = "auto" if config.staging == "on" else config.staging
         before = replace(config, providers=rest, device=device, provider_options=kept, staging=staging)
+        before = replace(before, cuda_graphs=False)
         session = self._inner.load(file, before)
         return SwappingSession(session, self._inner, file, config)
 

@@ -300,6 +300,12 @@ class ModelConfig:
         "On CUDA, copy to the device and back through page-locked buffers; `auto` compares that at load and takes it "
         "where it is quicker.",
     )
+    cuda_graphs: bool = _key(
+        False,
+        flag(),
+        "On CUDA, capture a run of each of `preferred_batch_sizes` as a graph and replay it for batches that fit into "
+        "it.",
+    )
     intra_op_threads: int = _key(
         0, whole_number(0, 1024), "Threads that share one run; `0` divides the usable cores among the instances."
     )

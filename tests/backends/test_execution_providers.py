@@ -172,7 +172,7 @@ def test_configured_options_reach_their_provider_and_have_the_last_word():
             r"'cuda', but the model runs on CPU.*: name the provider",
         ),
         ({"cud": {}}, (CUDA,), r"'cud', but .* did you mean 'cuda'\?"),
-        ({"cuda": {"enable_cuda_graph": "1"}}, (CUDA, CPU), "needs fixed shapes and addresses.*leave it out"),
+        ({"cuda": {"enable_cuda_graph": "1"}}, (CUDA, CPU), "needs fixed shapes and addresses: set cuda_graphs = true"),
     ],
 )
 def test_options_that_reach_nobody_or_cannot_work_are_refused(

@@ -17,8 +17,7 @@ from support import onnx_models as models
 from support.host_device import HostDevice
 from support.slow_model import slow_echo
 
-from batchserve.backends import onnx as onnx_backend
-from batchserve.backends import staging
+from batchserve.backends import onnx_session, staging, staging_proof
 from batchserve.backends.base import Layout
 from batchserve.backends.onnx import OnnxSession
 from batchserve.core.tensors import DATATYPES
@@ -33,7 +32,7 @@ Load = Callable[..., OnnxSession]
 def device(monkeypatch: pytest.MonkeyPatch) -> HostDevice:
     """What sessions are staged on."""
     host = HostDevice()
-    monkeypatch.setattr(onnx_backend, "device_of", lambda providers, number: host)
+    monkeypatch.setattr(onnx_session, "device_of", lambda providers, number: host)
     return host
 
 
@@ -132,7 +131,7 @@ def _pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
     file = ModelFile("m", 1, models.save(models.several_tensors(), tmp_path_factory.mktemp("staging") / "model.onnx"))
     plain = OnnxBackend().load(file, ModelConfig())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_backend, "device_of", lambda providers, number: HostDevice())
+        patch.setattr(onnx_session, "device_of", lambda providers, number: HostDevice())
         SHARED.made = (staged(plain), plain)
     yield
     for session in SHARED.pair():
@@ -254,7 +253,7 @@ class Broken(HostDevice):
 
 
 def test_wrong_answers_are_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_backend, "device_of", lambda providers, number: Broken())
+    monkeypatch.setattr(onnx_session, "device_of", lambda providers, number: Broken())
     plain = load(models.mlp())
     with pytest.raises(ModelLoadError, match="its answers are not those of the runtime's own copies: output 0"):
         staged(plain)
@@ -275,9 +274,10 @@ def test_answers_that_change_later_are_refused(load: Load) -> None:
             self.kept[:] = answers[0]
             return [self.kept]
 
-    feeds = [dict(zip(["x"], inputs, strict=True)) for inputs in staging.trials(plain.sample, is_batching=True)]
+    questions = staging_proof.trials(plain.sample, staging_proof.TRIAL_ROWS)
+    feeds = [{"x": inputs[0]} for inputs in questions]
     with pytest.raises(ModelLoadError, match="output 0 is another"):
-        staging.prove_staged(session, Reusing(), ["y"], feeds, onnx_backend.elsewhere(plain.providers))
+        staging_proof.prove_staged(session.run, Reusing().run, ["y"], feeds, onnx_session.elsewhere(plain.providers))
 
 
 @pytest.mark.parametrize("is_quicker", [True, False])
@@ -315,5 +315,5 @@ def test_staging_that_must_be_and_cannot_is_an_error(load: Load, monkeypatch: py
     with pytest.raises(ModelLoadError, match='staging = "on" cannot be: it works on CUDA'):
         load(models.mlp(), staging="on")
     assert "staging" not in load(models.mlp(), staging="on", fallback="cpu").facts
-    monkeypatch.setattr(onnx_backend, "device_of", lambda providers, number: HostDevice())
+    monkeypatch.setattr(onnx_session, "device_of", lambda providers, number: HostDevice())
     assert load(models.mlp(), staging="on").facts["staging"] == "used"
