@@ -62,8 +62,9 @@ class SwappingBackend:
         device = device_for(rest, config.device)
         # What must be on the first provider's device need not be before.
         staging = "auto" if config.staging == "on" else config.staging
-        before = replace(config, providers=rest, device=device, provider_options=kept, staging=staging)
-        before = replace(before, cuda_graphs=False)
+        before = replace(
+            config, providers=rest, device=device, provider_options=kept, staging=staging, cuda_graphs=False
+        )
         session = self._inner.load(file, before)
         return SwappingSession(session, self._inner, file, config)
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from support import onnx_models as models
+from support.slow_model import slow_echo
 
-from batchserve.backends import inventory, providers
+from batchserve.backends import cuda, inventory, providers
 from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend
 from batchserve.config import ModelConfig
 from batchserve.engine.calibration import calibrate
-from batchserve.errors import ModelLoadError
+from batchserve.errors import BackendError, ModelLoadError
+from batchserve.telemetry.gpu import GpuWatch
 
 pytestmark = pytest.mark.gpu
 
@@ -50,12 +55,97 @@ def test_many_threads_share_a_session(file: ModelFile) -> None:
     session.close()
 
 
-def test_one_and_two_runs_at_once_are_compared(file: ModelFile) -> None:
+def test_one_and_two_runs_at_once_are_compared_with_own_copies_and_staged(file: ModelFile) -> None:
     session = OnnxBackend().load(file, ModelConfig(providers=("cuda",)))
-    assert session.layouts == (Layout(1, 1), Layout(2, 1))
-    found = calibrate("m", session, "auto", 32, 4.0)
-    assert len(found.measured) == 2
+    every = (Layout(1, 1), Layout(2, 1), Layout(1, 1, is_staged=True), Layout(2, 1, is_staged=True))
+    assert session.layouts == every
+    found = calibrate("m", session, "auto", 32, 8.0)
+    assert [one.layout for one in found.measured] == list(every), session.facts["staging"]
+    assert found.session.facts["staging"].startswith("used" if found.layout.is_staged else "not used: it answers the")
     found.session.close()
+
+
+# --- staged -----------------------------------------------------------------------------------------------------------
+
+
+def test_page_locked_memory_is_copied_to_the_device_and_back() -> None:
+    device = cuda.cuda_device(0)
+    there, back, copier = device.host(1 << 20), device.host(1 << 20), device.copier()
+    there[:] = np.random.default_rng(0).integers(0, 256, there.size, np.uint8)
+    value = onnxruntime.OrtValue.ortvalue_from_shape_and_type([1 << 20], np.uint8, "cuda", 0)
+    copier.start(value.data_ptr(), there.ctypes.data, there.nbytes)
+    copier.start(back.ctypes.data, value.data_ptr(), back.nbytes)
+    copier.finish()
+    np.testing.assert_array_equal(back, there)
+    np.testing.assert_array_equal(value.numpy(), there)
+
+
+def test_staged_runs_of_many_threads_answer_as_the_cpu_does(file: ModelFile) -> None:
+    """And no answer is written over by a later run."""
+    plain = OnnxBackend().load(file, ModelConfig(providers=("cpu",)))
+    session = OnnxBackend().load(file, ModelConfig(providers=("cuda",), staging="on"))
+    assert session.facts["staging"] == "used"
+    questions = [plain.sample(rows) for rows in range(1, 65)]
+    expected = [plain.run(inputs, 1)[0] for inputs in questions]
+    with ThreadPoolExecutor(4) as pool:
+        answers = [list(pool.map(lambda inputs: session.run(inputs, 1)[0], questions)) for _ in range(10)]
+    for round_ in answers:
+        for got, right in zip(round_, expected, strict=True):
+            assert np.allclose(got, right, TF32, TF32 * np.abs(right).max())
+    session.close()
+    plain.close()
+
+
+def test_staged_run_is_interrupted_and_the_session_goes_on(tmp_path: Path) -> None:
+    file = ModelFile("m", 1, models.save(slow_echo(2000), tmp_path / "model.onnx"))
+    session = OnnxBackend().load(file, ModelConfig(providers=("cuda",), staging="on"))
+    rows = np.ones((4096, 1), np.int64)
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(threading.get_ident).result()
+        running = pool.submit(session.run, [rows], 3)
+        while not running.done():
+            session.interrupt(thread)
+        with contextlib.suppress(BackendError):  # it may have been quicker
+            running.result()
+    np.testing.assert_array_equal(session.run([rows[:3]], 1)[0], rows[:3])
+    session.close()
+
+
+# --- graphs -----------------------------------------------------------------------------------------------------------
+
+
+def test_graphs_answer_as_the_cpu_does_from_any_thread(file: ModelFile) -> None:
+    plain = OnnxBackend().load(file, ModelConfig(providers=("cpu",)))
+    config = ModelConfig(providers=("cuda",), cuda_graphs=True, preferred_batch_sizes=(1, 4, 16))
+    session = OnnxBackend().load(file, config)
+    assert session.facts["cuda_graphs"] == "1, 4, 16"
+    questions = [plain.sample(rows) for rows in (1, 2, 3, 4, 5, 16, 15, 17, 40, 1)] * 5
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda inputs: session.run(inputs, 1)[0], questions))
+    for inputs, got in zip(questions, answers, strict=True):
+        (right,) = plain.run(inputs, 1)
+        assert np.allclose(got, right, TF32, TF32 * np.abs(right).max())
+    session.close()
+    plain.close()
+
+
+def test_model_whose_shapes_depend_on_values_has_no_graphs(tmp_path: Path) -> None:
+    file = ModelFile("m", 1, models.save(models.nonzero(), tmp_path / "model.onnx"))
+    with pytest.raises(ModelLoadError):
+        OnnxBackend().load(file, ModelConfig(providers=("cuda",), cuda_graphs=True, preferred_batch_sizes=(2,)))
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_memory_of_the_device_is_told() -> None:
+    pytest.importorskip("pynvml", reason="nvidia-ml-py is not installed (batchserve[gpu-metrics])")
+    watch = GpuWatch()
+    watch.start()
+    assert watch.heard.wait(20.0)
+    values = watch.readings[0].values
+    assert 0 < values["batchserve_gpu_memory_used_bytes"] < values["batchserve_gpu_memory_bytes"]
+    watch.stop()
 
 
 def test_options_are_handed_over_and_wrong_ones_named(file: ModelFile) -> None:
