@@ -60,8 +60,9 @@ class Layout:
         return f"{self.instances} x {self.threads}{' staged' * self.is_staged}"
 
 
-BUILD_STATES = ("waiting", "building", "swapped", "refused", "failed")
-"""States of a `Build`: until the model serves, under way, in use, built and not taken, not built."""
+BUILD_STATES = ("waiting", "building", "swapped", "refused", "failed", "declined")
+"""States of a `Build`: until the model serves, under way, in use, built and not taken, not built, and one of the latter
+two where nobody had asked for it by name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ __all__ = [
     "SHORT_NAMES",
     "SLOW_TO_BUILD",
     "TENSORRT",
+    "automatic",
     "check_in_use",
     "check_options",
     "cuda_devices",
@@ -107,6 +108,23 @@ def resolve(
             raise unavailable(_unavailable(word, name, available))
         names.append(name)
     return tuple(dict.fromkeys(names))
+
+
+def automatic(
+    available: Sequence[str], has_cuda_device: Callable[[], bool], has_tensorrt: Callable[[], bool]
+) -> tuple[str, ...]:
+    """Say what `auto` tries beside the serving, as a list to configure; `()` if what serves is the best there is.
+
+    These may be slower than what serves, or answer otherwise, so they have to prove themselves.
+
+    Args:
+        available: What the installed runtime has compiled in.
+        has_cuda_device: Says whether a CUDA device is there.
+        has_tensorrt: Says whether TensorRT's library loads.
+    """
+    if CUDA in available and has_cuda_device():
+        return (TENSORRT, "auto") if TENSORRT in available and has_tensorrt() else ()
+    return next(((name, CPU) for name in (OPENVINO, DNNL) if name in available), ())
 
 
 def on_device(asked: Sequence[str], device: str | None) -> tuple[tuple[str, ...], int]:

@@ -17,8 +17,18 @@ from typing import TYPE_CHECKING
 from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
 from batchserve.backends.engine_backend import plan
 from batchserve.backends.engines import is_inside
+from batchserve.backends.inventory import tensorrt_version
 from batchserve.backends.objections import objection
-from batchserve.backends.providers import CUDA, SLOW_TO_BUILD, TENSORRT, device_for, full_name, resolve
+from batchserve.backends.providers import (
+    CUDA,
+    SLOW_TO_BUILD,
+    TENSORRT,
+    automatic,
+    cuda_devices,
+    device_for,
+    full_name,
+    resolve,
+)
 from batchserve.backends.recent_runs import SHAPES, RecentRuns
 from batchserve.errors import BackendError, ModelLoadError, ProviderUnavailable
 
@@ -52,7 +62,9 @@ class SwappingBackend:
             ProviderUnavailable: The runtime does not have one of the providers, and there is no fallback.
             ModelLoadError: As the inner backend.
         """
-        if not _builds_beside(config) or not self._has_all(config):
+        if found := self._automatic(config):
+            config = replace(config, providers=found)
+        elif not _builds_beside(config) or not self._has_all(config):
             return self._inner.load(file, config)
         first = full_name(config.providers[0])
         if first == TENSORRT and len(config.providers) == 1:  # CUDA also runs the operators that it does not have
@@ -66,7 +78,14 @@ class SwappingBackend:
             config, providers=rest, device=device, provider_options=kept, staging=staging, cuda_graphs=False
         )
         session = self._inner.load(file, before)
-        return SwappingSession(session, self._inner, file, config)
+        return SwappingSession(session, self._inner, file, config, is_asked=not found)
+
+    def _automatic(self, config: ModelConfig) -> tuple[str, ...]:
+        """Return what is to be tried although nobody asked for it."""
+        is_free = config.providers in ((), ("auto",)) and config.device is None and config.build != "wait"
+        if self._available is None or not is_free:
+            return ()
+        return automatic(self._available(), lambda: cuda_devices() > 0, lambda: bool(tensorrt_version()))
 
     def _has_all(self, config: ModelConfig) -> bool:
         """Say whether the runtime has what is asked for; False if it has not, and the CPU may take its place."""
@@ -109,14 +128,18 @@ class SwappingSession:
         backend: Opens the other.
         file: The model.
         config: What the other is opened by.
+        is_asked: False if `auto` brought the other in: then it is no fault that it is not taken.
     """
 
-    def __init__(self, session: Session, backend: Backend, file: ModelFile, config: ModelConfig) -> None:
+    def __init__(
+        self, session: Session, backend: Backend, file: ModelFile, config: ModelConfig, *, is_asked: bool = True
+    ) -> None:
         self._held = _Held(session)
         self._before: _Held | None = None
         self._backend = backend
         self._file = file
         self._config = config
+        self._is_asked = is_asked
         self._lock = threading.Lock()
         self._is_closed = False
         self._layout, self._max_rows = session.layouts[0], 0
@@ -173,7 +196,9 @@ class SwappingSession:
     def reopen(self, layout: Layout) -> SwappingSession:
         """Open the serving session again; the same build is due for it."""
         config = replace(self._config, intra_op_threads=layout.threads, instances=1)
-        return SwappingSession(self._held.session.reopen(layout), self._backend, self._file, config)
+        return SwappingSession(
+            self._held.session.reopen(layout), self._backend, self._file, config, is_asked=self._is_asked
+        )
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on the session that serves at this moment; see `Session.run`."""
@@ -263,8 +288,9 @@ class SwappingSession:
     # --- the build, on its own thread -----------------------------------------------------------------------------
 
     def _build(self) -> None:
-        name, wanted = self._file.name, self._config.providers[0]
+        name, wanted, before = self._file.name, self._config.providers[0], self.providers[0]
         start_s = time.monotonic()
+        ended: Build | None = None
         session: Session | None = None
         try:
             config, bounds = plan(
@@ -275,26 +301,31 @@ class SwappingSession:
             session = self._backend.load(self._file, config)
             seconds = time.monotonic() - start_s
             if problem := self._objection_to(session, bounds):
-                self.build = Build("refused", f"{wanted} is not used: {problem}", seconds)
+                ended = Build("refused", f"{wanted} is not used: {problem}", seconds)
             elif self._swap(session, bounds):
                 session = None
-                rest = f"; lengths that it was not built for stay on {self._config.providers[1]}" if bounds else ""
-                self.build = Build("swapped", f"runs on {wanted} since it was built{rest}", seconds, swaps=1)
+                rest = f"; lengths that it was not built for stay on {before}" if bounds else ""
+                ended = Build("swapped", f"runs on {wanted} since it was built{rest}", seconds, swaps=1)
         except _LeftError:
-            return
+            pass
         except (ModelLoadError, BackendError) as error:
-            self.build = Build("failed", f"{wanted} could not be built: {error}", time.monotonic() - start_s)
+            ended = Build("failed", f"{wanted} could not be built: {error}", time.monotonic() - start_s)
         except Exception:  # the build's thread ends with it; serving goes on
             log.exception("the build of model %s ended with a bug", name)
-            self.build = Build("failed", "a bug in the server; its log has details", time.monotonic() - start_s)
+            ended = Build("failed", "a bug in the server; its log has details", time.monotonic() - start_s)
         finally:
             self._runs = None
             if session is not None:
                 session.close()
-        if self.build.state == "swapped":
-            log.info("model %s: %s, after %.1f s", name, self.build.why, self.build.seconds)
+        if ended is None:
+            return  # the model leaves
+        if ended.state != "swapped" and not self._is_asked:
+            ended = replace(ended, state="declined")
+        self.build = ended
+        if ended.state in ("swapped", "declined"):
+            log.info("model %s: %s, after %.1f s", name, ended.why, ended.seconds)
         else:
-            log.warning("model %s stays on %s: %s", name, self.providers[0], self.build.why)
+            log.warning("model %s stays on %s: %s", name, before, ended.why)
 
     def _objection_to(self, session: Session, bounds: Bounds | None) -> str:
         wanted = full_name(self._config.providers[0])

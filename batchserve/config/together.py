@@ -69,7 +69,7 @@ def _idle(entries: Mapping[str, Entry]) -> Iterator[str]:
     hint, instances, build, first = (entries[name] for name in ("hint", "instances", "build", "providers"))
     if hint.value != "auto" and instances.value is not None:
         yield f"{_written(hint)} chooses nothing beside {_written(instances)}; leave one of them out"
-    if build.value == "background" and first.value[0] in ("auto", "cpu", "CPUExecutionProvider"):
+    if build.value == "background" and first.value[0] in ("cpu", "CPUExecutionProvider"):
         yield (
             f"{_written(build)} builds nothing with {_written(first)}; expected a provider that is named first and "
             "takes time to build; name it in providers or leave build out"

@@ -12,7 +12,8 @@ from support import onnx_models as models
 from support import sequence_models
 from support.tensorrt_runtime import CPU, CUDA, PROFILE, TENSORRT, TensorRTRuntime
 
-from batchserve.backends import objections, recent_runs, runtime
+from batchserve.backends import objections, providers, recent_runs, runtime
+from batchserve.backends import swapping as swapping_module
 from batchserve.backends.base import Layout, ModelFile, Session
 from batchserve.backends.engine_backend import EngineBackend, SessionEach
 from batchserve.backends.fake import FakeBackend
@@ -97,6 +98,22 @@ def test_model_serves_on_cuda_at_once_and_on_tensorrt_when_its_engine_is_there(
     session.close()
 
 
+def test_auto_tries_tensorrt_where_its_library_loads(
+    backends: Backends, fake: TensorRTRuntime, file: ModelFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(swapping_module, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(swapping_module, "tensorrt_version", lambda: "10.9.0")
+    monkeypatch.setattr(providers, "cuda_devices", lambda: 1)
+    whole = SwappingBackend(backends.engines, fake.get_available_providers)
+    session = swapping(whole.load(file, ModelConfig()))
+    assert session.providers == (CUDA, CPU)
+    session.serve(Layout(1, 1), 32)
+    assert session.wait(WAIT_S)
+    assert session.build.state == "swapped", session.build.why
+    assert session.providers == (TENSORRT, CUDA, CPU)
+    session.close()
+
+
 def test_engine_is_built_once_in_a_process_of_its_own_and_kept(
     backends: Backends, fake: TensorRTRuntime, file: ModelFile
 ) -> None:
@@ -175,7 +192,7 @@ def test_lengths_are_learnt_from_requests_and_others_stay_where_they_were(
         encoder.ask(2, length)
     assert session.wait(WAIT_S)
     assert session.build.state == "swapped", session.build.why
-    assert session.build.why.endswith("lengths that it was not built for stay on cuda")
+    assert session.build.why.endswith("lengths that it was not built for stay on CUDAExecutionProvider")
     least, usual, most = (options(fake)[-1][name].split(",")[0].partition("x")[2] for name in PROFILE)
     assert (usual, most) == ("24", "64")
     assert int(least) <= 20
@@ -224,8 +241,8 @@ def test_free_length_without_requests_to_learn_from_is_an_error_at_load(backends
 def test_other_providers_are_not_touched() -> None:
     inner = FakeBackend()
     backend = EngineBackend(inner, Path("nowhere"), lambda number: {}, lambda file, config: None)
-    for providers in (("cuda", "tensorrt"), ("cpu",), ("auto",)):
-        assert backend.load(ModelFile("m", 1, Path("m.onnx")), ModelConfig(providers=providers)) is inner.sessions[-1]
+    for asked in (("cuda", "tensorrt"), ("cpu",), ("auto",)):
+        assert backend.load(ModelFile("m", 1, Path("m.onnx")), ModelConfig(providers=asked)) is inner.sessions[-1]
 
 
 def test_engines_that_cannot_be_kept_are_an_error_that_says_so(

@@ -9,6 +9,7 @@ from batchserve.backends.providers import (
     CUDA,
     SHORT_NAMES,
     TENSORRT,
+    automatic,
     check_in_use,
     check_options,
     cuda_devices,
@@ -42,6 +43,24 @@ GPU = [TENSORRT, CUDA, CPU]
 )
 def test_names_become_the_runtimes(asked: tuple[str, ...], available: list[str], device: bool, wanted: tuple[str, ...]):
     assert resolve(asked, available, lambda: device) == wanted
+
+
+@pytest.mark.parametrize(
+    ("available", "has_device", "has_tensorrt", "tried"),
+    [
+        (PLAIN, True, True, ()),
+        ([OPENVINO, CPU], False, False, (OPENVINO, CPU)),
+        ([DNNL, CPU], False, False, (DNNL, CPU)),
+        ([CUDA, CPU], True, True, ()),
+        (GPU, True, False, ()),
+        (GPU, True, True, (TENSORRT, "auto")),
+        (GPU, False, True, ()),
+    ],
+)
+def test_auto_tries_beside_the_serving(
+    available: list[str], has_device: bool, has_tensorrt: bool, tried: tuple[str, ...]
+):
+    assert automatic(available, lambda: has_device, lambda: has_tensorrt) == tried
 
 
 def test_the_driver_is_asked_only_for_auto_with_cuda_compiled_in():

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from support.providers import WAIT_S, Provider, Providers
+from support.providers import WAIT_S, Answer, Provider, Providers
 
 from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.fake import FakeBackend, FakeSession
@@ -201,6 +201,35 @@ def test_provider_that_the_runtime_does_not_have_is_an_error_at_load_unless_the_
         backend.load(FILE, config)
     assert not inner.sessions
     assert not isinstance(backend.load(FILE, replace(config, fallback="cpu")), SwappingSession)
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"), [(lambda inputs: [inputs[0] * 2], "swapped"), (lambda inputs: [inputs[0] * 3], "declined")]
+)
+def test_what_auto_brings_in_proves_itself_beside_the_serving(answer: Answer, state: str) -> None:
+    backend = SwappingBackend(Providers(answer), lambda: ["OpenVINOExecutionProvider", "CPUExecutionProvider"])
+    session = backend.load(FILE, ModelConfig())
+    assert isinstance(session, SwappingSession)
+    assert session.providers == ("cpu",)
+    session.serve(Layout(1, 1), 8)
+    assert session.wait(WAIT_S)
+    assert session.build.state == state, session.build.why
+    assert session.providers == ("cpu" if state == "declined" else "OpenVINOExecutionProvider",)
+    session.close()
+
+
+@pytest.mark.parametrize(
+    ("config", "available"),
+    [
+        ({}, ["AzureExecutionProvider", "CPUExecutionProvider"]),
+        ({"build": "wait"}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
+        ({"device": "cpu"}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
+        ({"providers": ("cpu",)}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
+    ],
+)
+def test_auto_builds_nothing_where_nothing_may_be_tried(config: dict[str, object], available: list[str]) -> None:
+    session = SwappingBackend(FakeBackend(), lambda: available).load(FILE, ModelConfig(**config))  # type: ignore[arg-type]
+    assert not isinstance(session, SwappingSession)
 
 
 def test_session_that_fell_back_to_another_provider_takes_no_place() -> None:

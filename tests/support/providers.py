@@ -52,7 +52,8 @@ class Providers(FakeBackend):
 
     def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
         name = config.providers[0]
-        if name == "cpu":
+        if name in ("cpu", "CPUExecutionProvider"):
+            name = "cpu"
             session = Provider(self, name, lambda inputs: [inputs[0] * 2])
         else:
             assert self.build_gate is None or self.build_gate.wait(WAIT_S)

@@ -419,7 +419,7 @@ def test_a_build_beside_the_serving_is_in_one_state_and_without_one_there_is_non
     model = FakeModel(build=Build("building", "tensorrt is being built"))
     announce(metrics, ModelState.READY, model)
     seen = {state: read(metrics, "batchserve_model_build_state", state=state) for state in BUILD_STATES}
-    assert seen == {"waiting": 0, "building": 1, "swapped": 0, "refused": 0, "failed": 0}
+    assert seen == {"waiting": 0, "building": 1, "swapped": 0, "refused": 0, "failed": 0, "declined": 0}
     model.build = Build("refused", "tensorrt is not used: it is slower", 7.5)
     assert read(metrics, "batchserve_model_build_state", state="building") == 0
     assert read(metrics, "batchserve_model_build_state", state="refused") == 1

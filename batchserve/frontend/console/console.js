@@ -146,7 +146,7 @@ function drawTitle() {
 
 function drawBuild(build) {
   const node = byId("build");
-  node.hidden = !build || build.state === "swapped";
+  node.hidden = !build || build.state === "swapped" || build.state === "declined";
   if (node.hidden) return;
   const isBad = build.state === "refused" || build.state === "failed", provider = build.provider.replace("ExecutionProvider", "");
   node.className = isBad ? "note" : "note calm";
