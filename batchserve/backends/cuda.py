@@ -34,6 +34,8 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuDevicePrimaryCtxRetain": (_POINTER, ctypes.c_int),
     "cuCtxSetCurrent": (ctypes.c_void_p,),
     "cuCtxSynchronize": (),
+    "cuMemAlloc_v2": (ctypes.POINTER(ctypes.c_uint64), ctypes.c_size_t),
+    "cuMemFree_v2": (ctypes.c_uint64,),
     "cuMemHostAlloc": (_POINTER, ctypes.c_size_t, ctypes.c_uint),
     "cuMemFreeHost": (ctypes.c_void_p,),
     "cuMemcpyAsync": (ctypes.c_uint64, ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p),
@@ -85,6 +87,19 @@ class CudaDevice:
         self._at_end(memory, "cuMemFreeHost", address)
         return np.ctypeslib.as_array(memory)
 
+    def memory(self, size: int) -> _Memory:
+        """Allocate memory of the device, given back with the object. It is outside the arenas of the runtime.
+
+        Raises:
+            CudaError: There is not so much.
+        """
+        address = ctypes.c_uint64()
+        self.enter()
+        self._call("cuMemAlloc_v2", ctypes.byref(address), size)
+        memory = _Memory(address.value)
+        self._at_end(memory, "cuMemFree_v2", address)
+        return memory
+
     def copier(self) -> _Copier:
         """Make a stream of copies."""
         stream = ctypes.c_void_p()
@@ -124,13 +139,20 @@ class CudaDevice:
             words = (text.value or b"unknown error").decode(errors="replace")
             raise CudaError(f"{name} failed: {words} ({code})")
 
-    def _at_end(self, owner: object, function: str, handle: ctypes.c_void_p) -> None:
+    def _at_end(self, owner: object, function: str, handle: ctypes.c_void_p | ctypes.c_uint64) -> None:
         def give_back() -> None:
             with contextlib.suppress(CudaError):
                 self.enter()
                 self._call(function, handle)
 
         weakref.finalize(owner, give_back).atexit = False  # the process's end takes all of it
+
+
+class _Memory:
+    """Memory of a device, as long as this object lives."""
+
+    def __init__(self, address: int) -> None:
+        self.address = address
 
 
 class _Copier:

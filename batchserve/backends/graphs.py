@@ -10,6 +10,7 @@ thread of its own makes all runs of the session. Copies are those of `staging`.
 
 from __future__ import annotations
 
+import math
 import threading
 from bisect import bisect_left
 from collections import defaultdict
@@ -23,7 +24,7 @@ import numpy as np
 
 from batchserve.backends.agreement import Tolerance
 from batchserve.backends.runtime import plain_text, require_runtime
-from batchserve.backends.staging import Copier, Device, Host, fetch
+from batchserve.backends.staging import Copier, Device, Host, Memory, fetch
 from batchserve.backends.staging_proof import prove_staged
 from batchserve.backends.tensors import GraphTensor
 from batchserve.config import ModelConfig
@@ -192,14 +193,14 @@ class _Shared:
     inputs: defaultdict[str, Host]
     answers: Host
 
-    def put(self, feeds: Mapping[str, Array], values: Mapping[str, Any]) -> None:
-        """Copy arrays to the beginning of tensors on the device."""
+    def put(self, feeds: Mapping[str, Array], places: Mapping[str, Memory]) -> None:
+        """Copy arrays to the device, each to its place."""
         for name, array in feeds.items():
             if array.nbytes:
                 host = self.inputs[name]
                 host.need(array.nbytes)
                 np.copyto(host.view(array.shape, array.dtype), array)
-                self.copier.start(values[name].data_ptr(), host.address, array.nbytes)
+                self.copier.start(places[name].address, host.address, array.nbytes)
         self.copier.finish()
 
 
@@ -216,18 +217,21 @@ class _Graph:
         self._shared = shared
         self._number = str(number)
         self._binding = shared.session.io_binding()
-        place = (shared.device.name, shared.device.number)
-        make = require_runtime().OrtValue.ortvalue_from_shape_and_type
-        self._inputs = {name: make(array.shape, array.dtype, *place) for name, array in feeds.items()}
-        for name, value in self._inputs.items():
-            self._binding.bind_ortvalue_input(name, value)
+        device, binding = shared.device, self._binding
+        place = (device.name, device.number)
+        self._inputs = {name: device.memory(max(1, array.nbytes)) for name, array in feeds.items()}
+        for name, array in feeds.items():
+            binding.bind_input(name, *place, array.dtype, array.shape, self._inputs[name].address)
         for name in shared.dtypes:
-            self._binding.bind_output(name, *place)
+            binding.bind_output(name, *place)
         shared.put(feeds, self._inputs)
-        shared.session.run_with_iobinding(self._binding, _options(NO_GRAPH))
-        self._outputs = dict(zip(shared.dtypes, self._binding.get_outputs(), strict=True))
-        for name, value in self._outputs.items():
-            self._binding.bind_ortvalue_output(name, value)
+        shared.session.run_with_iobinding(binding, _options(NO_GRAPH))
+        shapes = [tuple(value.shape()) for value in binding.get_outputs()]
+        self._outputs: dict[str, tuple[Memory, tuple[int, ...]]] = {}
+        for (name, dtype), shape in zip(shared.dtypes.items(), shapes, strict=True):
+            memory = device.memory(max(1, math.prod(shape) * dtype.itemsize))
+            self._outputs[name] = memory, shape
+            binding.bind_output(name, *place, dtype, shape, memory.address)
 
     def run(self, names: Sequence[str], feeds: Mapping[str, Array], options: Any, rows: int) -> list[Array]:
         """Replay it, or run and capture it where that has not been done; give the outputs' first rows, or `WHOLE`."""
@@ -236,11 +240,10 @@ class _Graph:
         shared.session.run_with_iobinding(self._binding, _options(self._number, options))
         found = []
         for name in names:
-            value = self._outputs[name]
-            shape = tuple(value.shape())
+            memory, shape = self._outputs[name]
             if rows != WHOLE:
                 shape = (rows, *shape[1:])
-            found.append((value.data_ptr(), shape, shared.dtypes[name]))
+            found.append((memory.address, shape, shared.dtypes[name]))
         return fetch(shared.answers, shared.copier, found)
 
 

@@ -19,12 +19,22 @@ import numpy as np
 
 from batchserve.backends.cuda import CudaError, cuda_device
 from batchserve.backends.providers import CUDA
-from batchserve.backends.runtime import require_runtime
 from batchserve.backends.tensors import GraphTensor
 from batchserve.core.tensors import Array
 from batchserve.errors import ModelLoadError
 
-__all__ = ["Buffer", "Copier", "Device", "Host", "StagedRuns", "check_bindable", "device_of", "fetch", "stage"]
+__all__ = [
+    "Buffer",
+    "Copier",
+    "Device",
+    "Host",
+    "Memory",
+    "StagedRuns",
+    "check_bindable",
+    "device_of",
+    "fetch",
+    "stage",
+]
 
 LEAST_BYTES = 1 << 12
 _ALIGNMENT = 64
@@ -41,6 +51,15 @@ class Copier(Protocol):
 
     def finish(self) -> None:
         """Wait until everything that was started is done. Blocks."""
+        ...
+
+
+class Memory(Protocol):
+    """Memory of a device."""
+
+    @property
+    def address(self) -> int:
+        """Where it begins."""
         ...
 
 
@@ -64,6 +83,10 @@ class Device(Protocol):
 
     def host(self, size: int) -> Array:
         """Allocate memory of the host, `uint8[size]`; it lives as long as a view of it."""
+        ...
+
+    def memory(self, size: int) -> Memory:
+        """Allocate memory where tensors lie, of at least one byte; it lives as long as the object."""
         ...
 
     def copier(self) -> Copier:
@@ -128,7 +151,7 @@ class Buffer:
         self._device = device
         self._copier = copier
         self._host = Host(device)
-        self._value: Any = None
+        self._memory: Memory | None = None
         self._view: Array | None = None
         self.address = 0
 
@@ -140,10 +163,8 @@ class Buffer:
         """
         is_new = self._host.need(max(1, array.nbytes))
         if is_new:
-            shape = [self._host.size]
-            kind = require_runtime().OrtValue
-            self._value = kind.ortvalue_from_shape_and_type(shape, np.uint8, self._device.name, self._device.number)
-            self.address = self._value.data_ptr()
+            self._memory = self._device.memory(self._host.size)
+            self.address = self._memory.address
         if is_new or self._view is None or self._view.shape != array.shape:
             self._view = self._host.view(array.shape, array.dtype)
             is_new = True

@@ -19,7 +19,7 @@ __all__ = ["describe_failure", "describe_model", "describe_proposal", "report"]
 
 _LABEL = 10
 _MOST_POINTS = 5
-_SHOWN_FACTS = ("intra_op_threads", "cpu_affinity", "spinning")
+_SHOWN_FACTS = ("intra_op_threads", "cpu_affinity", "spinning", "staging", "cuda_graphs")
 
 
 def report(repository: Repository, url: str) -> list[str]:

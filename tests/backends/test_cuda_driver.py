@@ -11,6 +11,7 @@ import pytest
 
 from batchserve.backends import cuda
 from batchserve.backends.cuda import CudaDevice, CudaError
+from batchserve.backends.runtime import is_out_of_memory
 
 OUT_OF_MEMORY, INVALID_DEVICE = 2, 101
 WORDS = {OUT_OF_MEMORY: b"out of memory", INVALID_DEVICE: b"invalid device ordinal"}
@@ -60,6 +61,12 @@ class Driver:
 
     def _cuCtxSynchronize(self) -> int:
         return 0
+
+    def _cuMemAlloc_v2(self, address: Any, size: int) -> int:
+        return self._cuMemHostAlloc(address, size, 1)
+
+    def _cuMemFree_v2(self, address: int) -> int:
+        return self._cuMemFreeHost(address)
 
     def _cuMemHostAlloc(self, address: Any, size: int, flags: int) -> int:
         assert flags == 1
@@ -121,11 +128,12 @@ def test_memory_and_streams_are_given_back_with_their_last_user() -> None:
     driver = Driver()
     device = CudaDevice(0, driver)
     view = device.host(100)[4:8].view(np.float32)
-    copier = device.copier()
+    there, copier = device.memory(100), device.copier()
     gc.collect()
-    assert (len(driver.memory), len(driver.streams)) == (1, 1)
+    assert (len(driver.memory), len(driver.streams)) == (2, 1)
+    assert there.address in driver.memory
     view[:] = 2.5
-    del view, copier
+    del view, there, copier
     gc.collect()
     assert (driver.memory, driver.streams) == ({}, {})
 
@@ -135,6 +143,9 @@ def test_what_the_driver_refuses_is_said_in_its_words() -> None:
         CudaDevice(1, Driver())
     with pytest.raises(CudaError, match=r"cuMemHostAlloc failed: out of memory \(2\)"):
         CudaDevice(0, Driver()).host(1 << 21)
+    with pytest.raises(CudaError, match=r"cuMemAlloc_v2 failed: out of memory \(2\)") as error:
+        CudaDevice(0, Driver()).memory(1 << 21)
+    assert is_out_of_memory(error.value), "the engine then runs smaller batches"
 
 
 def test_addresses_are_not_cut_to_32_bits() -> None:

@@ -54,12 +54,23 @@ class Runtime:
         self._note(options, ())
         return self._session.run(names, feeds, options)
 
+    def io_binding(self) -> Any:
+        """Note what is bound where."""
+        binding = self._session.io_binding()
+        binding.places = {}
+        for kind in ("bind_input", "bind_output"):
+            setattr(binding, kind, self._noting(binding, getattr(binding, kind)))
+        return binding
+
+    def _noting(self, binding: Any, bind: Callable[..., None]) -> Callable[..., None]:
+        def call(name: str, *place: Any) -> None:
+            binding.places[name] = place
+            bind(name, *place)
+
+        return call
+
     def run_with_iobinding(self, binding: Any, options: Any) -> None:
-        inputs = tuple((name, value.data_ptr(), *value.shape()) for name, value in binding._bound_inputs.items())
-        outputs = tuple(
-            (name, value.data_ptr(), *value.shape()) for name, value in binding._bound_outputs.items() if value
-        )
-        self._note(options, inputs + outputs)
+        self._note(options, tuple(binding.places.items()))
         self._session.run_with_iobinding(binding, options)
 
     def _note(self, options: Any, place: tuple[Any, ...]) -> None:
@@ -76,6 +87,8 @@ class Runtime:
         assert "" not in captured, "a run that names no graph is captured as graph 0"
         assert "0" not in captured
         assert all(len(at) == 1 for at in captured.values()), captured
+        for (place,) in captured.values():
+            assert all(len(where) == 5 and where[-1] for _, where in place), "every tensor has an address of its own"
         assert len(self.threads) == 1, "the runtime keeps graphs for the thread that captured them"
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -186,6 +188,20 @@ def test_run_is_interrupted(load: Load, device: HostDevice) -> None:
     assert "terminate" in str(failures[0])
     assert device.waits == 1, "the lane goes only when the device has done with it"
     same(session.run([np.ones((2, 1), np.int64)], 1), [np.ones((2, 1), np.int64)])
+
+
+def test_runtimes_session_goes_with_the_last_of_those_that_share_it(load: Load, device: HostDevice) -> None:
+    plain = load(models.mlp())
+    session = staged(plain)
+    assert plain._opened is not None
+    runtime = weakref.ref(plain._opened.session)
+    session.run(plain.sample(2), 1)
+    plain.close()
+    gc.collect()
+    same(session.run(session.sample(2), 1), session.run(session.sample(2), 1))
+    session.close()
+    gc.collect()
+    assert runtime() is None
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------

@@ -33,12 +33,27 @@ class HostDevice:
             raise MemoryError(f"{size} bytes cannot be page-locked")
         return np.full(size, 0xAB, np.uint8)
 
+    def memory(self, size: int) -> _Piece:
+        assert size > 0
+        return _Piece(size)
+
     def copier(self) -> _LateCopier:
         self.copiers += 1
         return _LateCopier()
 
     def wait(self) -> None:
         self.waits += 1
+
+
+class _Piece:
+    """Memory that holds other values than 0 at first, and again once it is given back."""
+
+    def __init__(self, size: int) -> None:
+        self._array = np.full(size, 0xCD, np.uint8)
+        self.address = self._array.ctypes.data
+
+    def __del__(self) -> None:
+        self._array[:] = 0xEE
 
 
 class _LateCopier:
