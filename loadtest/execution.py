@@ -28,6 +28,7 @@ if not __package__:  # run as a script: its own folder is on the path, but the p
 from batchserve.backends.base import ModelFile, Session
 from batchserve.backends.isolated import IsolatingBackend
 from batchserve.backends.onnx import OnnxBackend
+from batchserve.backends.providers import full_name
 from batchserve.backends.swapping import SwappingBackend, SwappingSession
 from batchserve.config import ModelConfig
 from batchserve.core.request import Request
@@ -113,9 +114,10 @@ class _Slow:
                 weights = np.tanh(weights @ weights)
             else:
                 time.sleep(0.05)  # the build waits
-        return self._inner.load(
-            file, ModelConfig(providers=("cpu",), intra_op_threads=config.intra_op_threads, instances=1)
-        )
+        plain = ModelConfig(providers=("cpu",), intra_op_threads=config.intra_op_threads, instances=1)
+        session = self._inner.load(file, plain)
+        session.providers = (full_name(config.providers[0]), *session.providers)
+        return session
 
 
 async def swap(rounds: int, *, is_computing: bool) -> list[dict[str, Any]]:
