@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from batchserve.backends.agreement import differences, elsewhere, scale_of
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["objection"]
 
 RANDOM_ROWS = (1, 2, 3, 8)
-SPEED_RUNS = 7
+SPEED_RUNS, SPEED_TRIES = 7, 3
 MAX_SLOWER = 1.10
 """A session that takes more than so many times the time is not worth a change; less is noise."""
 
@@ -61,17 +61,24 @@ def _wrong_answer(candidate: Session, serving: Session, recorded: Recorded) -> s
 
 
 def _slowness(candidate: Session, serving: Session) -> str:
+    """Compare times; on a busy machine one comparison may go wrong, so the candidate has several tries."""
+    ratio = min(_ratios(candidate, serving), default=1.0)
+    return "" if ratio <= MAX_SLOWER else f"it takes {ratio:.2f} times as long as {serving.providers[0]}"
+
+
+def _ratios(candidate: Session, serving: Session) -> Iterator[float]:
     """Time both in turns at one row and at eight; the shortest runs count, since serving goes on beside."""
     every = (1 << len(serving.outputs)) - 1
-    before_s = after_s = 0.0
-    for rows in (1, 8) if serving.batchability.is_batchable else (1,):
-        inputs = serving.sample(rows)
-        pairs = [(_time(serving, inputs, every), _time(candidate, inputs, every)) for _ in range(SPEED_RUNS)]
-        before_s += min(one for one, _ in pairs)
-        after_s += min(other for _, other in pairs)
-    if after_s <= before_s * MAX_SLOWER:
-        return ""
-    return f"it takes {after_s / before_s:.2f} times as long as {serving.providers[0]}"
+    samples = [serving.sample(rows) for rows in ((1, 8) if serving.batchability.is_batchable else (1,))]
+    for _ in range(SPEED_TRIES):
+        before_s = after_s = 0.0
+        for inputs in samples:
+            pairs = [(_time(serving, inputs, every), _time(candidate, inputs, every)) for _ in range(SPEED_RUNS)]
+            before_s += min(one for one, _ in pairs)
+            after_s += min(other for _, other in pairs)
+        yield after_s / before_s
+        if after_s <= before_s * MAX_SLOWER:
+            return
 
 
 def _time(session: Session, inputs: Sequence[Array], mask: int) -> float:

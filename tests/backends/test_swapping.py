@@ -138,6 +138,23 @@ def test_slower_session_is_refused() -> None:
     session.close()
 
 
+def test_one_slow_try_on_a_busy_machine_speaks_against_nobody() -> None:
+    runs = 0
+
+    def slowly_at_first(inputs: Sequence[Array]) -> list[Array]:
+        nonlocal runs
+        runs += 1
+        if runs <= 4 + 2 * 7:  # the questions, and the first try's runs
+            time.sleep(0.003)
+        return [inputs[0] * 2]
+
+    session = opened(Providers(slowly_at_first))
+    session.serve(Layout(1, 1), 8)
+    assert session.wait(WAIT_S)
+    assert session.build.state == "swapped", session.build.why
+    session.close()
+
+
 def test_rows_that_behave_otherwise_are_refused() -> None:
     class Moody(Providers):
         def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
