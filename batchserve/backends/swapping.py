@@ -82,7 +82,9 @@ class SwappingBackend:
 
     def _automatic(self, config: ModelConfig) -> tuple[str, ...]:
         """Return what is to be tried although nobody asked for it."""
+        for_cuda = config.cuda_graphs or config.staging == "on"  # what must be on CUDA leaves no choice
         is_free = config.providers in ((), ("auto",)) and config.device is None and config.build != "wait"
+        is_free = is_free and not for_cuda
         if self._available is None or not is_free:
             return ()
         return automatic(self._available(), lambda: cuda_devices() > 0, lambda: bool(tensorrt_version()))

@@ -9,8 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from batchserve.engine.calibration import LENGTH, ROW_S, accepts, saturate
+from batchserve.engine.calibration import LENGTH, accepts
 from batchserve.engine.devices import device_name
+from batchserve.engine.saturation import ROW_S, saturate
 from batchserve.errors import BackendError, ModelLoadError
 from batchserve.tuning.curves import GAIN, Curves, Sample
 from batchserve.tuning.settings import Way, layouts_on

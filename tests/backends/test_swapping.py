@@ -242,6 +242,8 @@ def test_what_auto_brings_in_proves_itself_beside_the_serving(answer: Answer, st
         ({"build": "wait"}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
         ({"device": "cpu"}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
         ({"providers": ("cpu",)}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
+        ({"cuda_graphs": True}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
+        ({"staging": "on"}, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]),
     ],
 )
 def test_auto_builds_nothing_where_nothing_may_be_tried(config: dict[str, object], available: list[str]) -> None:

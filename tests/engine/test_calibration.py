@@ -13,9 +13,10 @@ from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.fake import FakeBackend, FakeSession
 from batchserve.config import ModelConfig
 from batchserve.core.tensors import DATATYPES, Array, TensorSpec
-from batchserve.engine import calibration
-from batchserve.engine.calibration import Measured, calibrate, choose, saturate
+from batchserve.engine import saturation
+from batchserve.engine.calibration import Measured, calibrate, choose
 from batchserve.engine.loading import load_model
+from batchserve.engine.saturation import saturate
 from batchserve.errors import BackendError, ModelLoadError
 
 ALL, EACH, MIDDLE = Layout(1, 4), Layout(4, 1), Layout(2, 2)
@@ -187,7 +188,7 @@ def test_saturation_is_measured_at_the_largest_batch_that_pays() -> None:
     assert {run.rows for run in backend.runs} == {1, 2, 4}, "a run takes the same time whatever it holds"
 
 
-class Interrupted(calibration.SimpleQueue[object]):
+class Interrupted(saturation.SimpleQueue[object]):
     """A queue on which the main thread is interrupted as soon as it waits, as by Ctrl-C."""
 
     def get(self, *arguments: object) -> object:  # type: ignore[override]
@@ -198,7 +199,7 @@ class Interrupted(calibration.SimpleQueue[object]):
 
 def test_interrupted_measurement_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waited for its next run for ever would keep the process from ending."""
-    monkeypatch.setattr(calibration, "SimpleQueue", Interrupted)
+    monkeypatch.setattr(saturation, "SimpleQueue", Interrupted)
     session = FakeBackend().load(ModelFile("m", 1, Path("m.onnx")), ModelConfig())
     with pytest.raises(KeyboardInterrupt):
         saturate(session, session.sample(1), 1, 1, 2, 10.0)
