@@ -125,6 +125,10 @@ class _Held:
 class SwappingSession:
     """A session whose place another one may take. `run` from any thread.
 
+    Attributes:
+        build: How far the other is.
+        is_learning: True while the build waits for requests to show which lengths there are.
+
     Args:
         session: Serves until then, and for good if the build fails.
         backend: Opens the other.
@@ -146,6 +150,7 @@ class SwappingSession:
         self._is_closed = False
         self._layout, self._max_rows = session.layouts[0], 0
         self._runs: RecentRuns | None = None
+        self.is_learning = False
         self._bounds: Bounds | None = None
         self._thread: threading.Thread | None = None
         self.build = Build("waiting", f"{config.providers[0]} is built once the model serves")
@@ -346,7 +351,9 @@ class SwappingSession:
         assert runs is not None, "runs are watched until the build is over"
         wanted = self._config.providers[0]
         self.build = Build("waiting", f"{wanted} is built once {SHAPES} runs have shown which lengths there are")
+        self.is_learning = True
         runs.wait()
+        self.is_learning = False
         if self._is_closed:
             raise _LeftError
         return list(runs.shapes)

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,11 +31,12 @@ from batchserve.telemetry.statistics import Statistics
 from batchserve.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
+    from batchserve.backends.base import Backend
     from batchserve.config import Settings
     from batchserve.engine.events import Listener
     from batchserve.engine.sources import ModelSource
 
-__all__ = ["Assembly", "cache_folder", "new_event_loop"]
+__all__ = ["Assembly", "cache_folder", "model_backend", "new_event_loop"]
 
 _POOL_THREADS = 4
 """Helper threads for large JSON and compression: they share the cores with the models' own."""
@@ -56,6 +57,16 @@ def cache_folder(configured: str | None) -> Path:
         return Path(configured).expanduser()
     user = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
     return Path(os.environ.get("XDG_CACHE_HOME") or user).expanduser() / "batchserve"
+
+
+def model_backend(cache: Path, available: Callable[[], Sequence[str]]) -> Backend:
+    """Put together what loads the models of a server.
+
+    Args:
+        cache: Folder of what may be lost.
+        available: Gives the providers that the runtime has.
+    """
+    return SwappingBackend(EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines"), available)
 
 
 class Assembly:
@@ -99,9 +110,7 @@ class Assembly:
         self.repository = Repository(
             sources,
             self._reloading.config_of,
-            SwappingBackend(
-                EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines"), runtime.get_available_providers
-            ),
+            model_backend(cache, runtime.get_available_providers),
             listeners=listeners,
             profiles=Profiles(cache / "profiles") if config.profile_cache else None,
             allow_partial=config.allow_partial,

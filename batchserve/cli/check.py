@@ -15,11 +15,13 @@ from batchserve.cli.options import load_settings, model_paths, settings_options
 from batchserve.errors import ConfigError, ModelLoadError
 
 if TYPE_CHECKING:
-    from batchserve.backends.base import Backend
+    from batchserve.backends.base import Backend, Session
     from batchserve.config import ModelConfig, Settings
     from batchserve.engine.sources import ModelSource
 
 __all__ = ["check"]
+
+LOOK_EVERY_S = 0.2
 
 
 @click.command()
@@ -33,16 +35,17 @@ def check(paths: tuple[Path, ...], config_file: Path | None, sets: tuple[str, ..
     """
     settings = load_settings(config_file, sets)
 
-    from batchserve.backends.isolated import IsolatingBackend
-    from batchserve.backends.onnx import OnnxBackend, require_runtime
+    from batchserve.backends.onnx import require_runtime
+    from batchserve.cli.assemble import cache_folder, model_backend
     from batchserve.engine.sources import find_models
     from batchserve.telemetry.logging import set_up_logging
 
-    require_runtime()
+    runtime = require_runtime()
     sources = find_models(paths)
     settings.check_model_names([source.name for source in sources])
     set_up_logging("warning", settings.server.log_format)
-    failed = asyncio.run(_check_all(settings, sources, IsolatingBackend(OnnxBackend())))
+    backend = model_backend(cache_folder(settings.server.cache_dir), runtime.get_available_providers)
+    failed = asyncio.run(_check_all(settings, sources, backend))
     good, known = len(sources) - len(failed), len(sources)
     click.echo(f"{good} of {known} {'model' if known == 1 else 'models'} can be served")
     if failed:
@@ -94,9 +97,19 @@ async def _check_versions(
             yield describe_failure(source.name, number, str(error)), False
             continue
         try:
+            await asyncio.to_thread(_wait_for_build, model.session)
             lines = describe_model(model)
             if (pad := await asyncio.to_thread(model.session.propose_pad)) is not None:
                 lines += describe_proposal(pad)
             yield lines, True
         finally:
             await model.close()
+
+
+def _wait_for_build(session: Session) -> None:
+    """Wait until it is known whether a provider that is built beside the serving is taken; not for requests. Blocks."""
+    from batchserve.backends.swapping import SwappingSession
+
+    if isinstance(session, SwappingSession):
+        while not session.wait(LOOK_EVERY_S) and not session.is_learning:
+            pass

@@ -70,6 +70,8 @@ def describe_model(model: Model) -> list[str]:
         lines.append(_line("instances", _layouts(model)))
     lines.append(_line("limits", _limits(model)))
     lines.append(_line("runs on", _runs_on(model)))
+    if model.build is not None:
+        lines.append(_line("build", f"{model.build.state}: {model.build.why}"))
     return lines
 
 

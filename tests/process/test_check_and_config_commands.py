@@ -8,13 +8,20 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from support.command import PATIENCE_S, clean_environment, run_command
 from support.image_models import image_net
 from support.onnx_models import identity, save, zipmap
+from support.providers import Providers
 from support.sequence_models import attention_encoder
+
+from batchserve.backends.swapping import SwappingBackend
+from batchserve.cli.check import _check_versions
+from batchserve.config import ModelConfig
+from batchserve.engine.sources import ModelSource
 
 
 @pytest.fixture
@@ -193,3 +200,17 @@ def test_wrong_usage_is_told_with_status_2(arguments: list[str]) -> None:
     assert done.returncode == 2
     assert "Usage: batchserve" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+async def test_check_waits_for_a_build_and_says_what_came_of_it() -> None:
+    source = ModelSource("m", {1: Path("m.onnx")}, None, Path("m.onnx"))
+    config = ModelConfig(providers=("openvino", "cpu"), build="background", warmup_budget_s=0.0)
+    said = []
+    with ThreadPoolExecutor(1) as executor:
+        for answer in (lambda inputs: [inputs[0] * 2], lambda inputs: [inputs[0] * 3]):
+            backend = SwappingBackend(Providers(answer))
+            async for lines, is_good in _check_versions(source, config, backend, executor):
+                assert is_good
+                said.append(lines[-1].split(maxsplit=1))
+    assert said[0] == ["build", "swapped: runs on openvino since it was built"]
+    assert said[1][1].startswith("refused: openvino is not used: for random inputs its answer 0 is another")
