@@ -50,15 +50,19 @@ class Contender:
     takes_target: bool = True
 
 
+def _bytes(path: str) -> dict[str, object]:
+    return {"format": "raw", "raw": {"path": path, "shape": [WIDTH]}}
+
+
 def _json(path: str, body: str) -> dict[str, object]:
     return {"format": "raw", "raw": {"path": path, "shape": [WIDTH], "json": body}}
 
 
 CONTENDERS = {
-    "mosec": Contender("mosec", "/", {"format": "raw", "raw": {"path": "/inference", "shape": [WIDTH]}}),
+    "mosec": Contender("mosec", "/", _bytes("/inference")),
     "litserve": Contender("litserve", "/health", _json("/predict", '{"x":[DATA]}')),
     "bentoml": Contender("bentoml", "/readyz", _json("/predict", '{"x":[[DATA]]}')),
-    "rayserve": Contender("ray", "/-/healthz", _json("/", '{"x":[DATA]}')),
+    "rayserve": Contender("ray", "/-/healthz", _bytes("/")),
     "mlserver": Contender("mlserver", "/v2/health/ready", {"model": "model", "format": "json"}, takes_target=False),
 }
 

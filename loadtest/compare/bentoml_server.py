@@ -1,4 +1,4 @@
-"""BentoML: one worker process, adaptive batching of up to 32 rows within the target; JSON both ways.
+"""BentoML: one worker process, adaptive batching of up to 32 rows within the target, 64 at once; JSON both ways.
 
     python loadtest/compare/bentoml_server.py --model model.onnx --port 8001 --latency-ms 60
 
@@ -14,13 +14,15 @@ import sys
 from pathlib import Path
 
 MAX_BATCH_SIZE = 32
+MOST_AT_ONCE = 64
+"""Two batches; the others are refused, for they would be late."""
 
 if __name__ != "__main__":  # loaded by bentoml's own command
     import bentoml  # type: ignore[import-not-found]  # not installed where types are checked
     import numpy as np
     import onnxruntime
 
-    @bentoml.service(traffic={"timeout": 60}, workers=1)
+    @bentoml.service(traffic={"timeout": 60, "max_concurrency": MOST_AT_ONCE}, workers=1)
     class Model:
         """Runs batches of rows."""
 

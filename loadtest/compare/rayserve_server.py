@@ -1,8 +1,8 @@
-"""Ray Serve: one replica, up to 32 rows, 5 ms of waiting, the target as timeout; JSON both ways.
+"""Ray Serve: one replica, up to 32 rows, 5 ms of waiting, 64 + 32 may wait, the target as timeout; binary.
 
     python loadtest/compare/rayserve_server.py --model model.onnx --port 8001 --latency-ms 60
 
-Asked at / with {"x": [numbers of a row]}.
+Asked at / with a row's bytes, answered with the output's.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ import numpy as np
 import onnxruntime
 import ray  # type: ignore[import-not-found]  # not installed where types are checked
 from ray import serve  # type: ignore[import-not-found]
+from starlette.responses import Response  # type: ignore[import-not-found]
 
 MAX_BATCH_SIZE = 32
 MAX_WAIT_S = 0.005
-MOST_ONGOING = 1000
-"""Requests that the replica takes at once; with its own 5 no batch would ever be larger."""
+MOST_ONGOING = 64
+"""Requests that the replica takes at once, two batches; with its own 5 no batch would ever be larger."""
+MOST_QUEUED = 32
+"""Requests that may wait for that; the others are refused, for they would be late."""
 
 
-@serve.deployment(num_replicas=1, max_ongoing_requests=MOST_ONGOING)
+@serve.deployment(num_replicas=1, max_ongoing_requests=MOST_ONGOING, max_queued_requests=MOST_QUEUED)
 class Model:
     """Runs batches of rows."""
 
@@ -34,13 +37,13 @@ class Model:
     @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=MAX_WAIT_S)  # type: ignore[untyped-decorator]
     async def run(self, rows: list[Any]) -> list[Any]:
         """Run a batch."""
-        (answer,) = self._session.run(None, {self._input: np.asarray(rows, np.float32)})
+        (answer,) = self._session.run(None, {self._input: np.stack(rows)})
         return list(answer)
 
-    async def __call__(self, request: Any) -> dict[str, Any]:
+    async def __call__(self, request: Any) -> Response:
         """Answer one request."""
-        answer = await self.run((await request.json())["x"])
-        return {"y": answer.tolist()}
+        answer = await self.run(np.frombuffer(await request.body(), np.float32))
+        return Response(answer.tobytes(), media_type="application/octet-stream")
 
 
 def main() -> None:

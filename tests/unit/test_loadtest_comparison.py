@@ -23,11 +23,11 @@ def row(server: str, share: float, goodput: float, turn: int = 0) -> dict[str, o
 
 def test_table_has_medians_and_ranges_of_every_server_and_load() -> None:
     rows = [row(name, share, good) for name in ("a", "b") for share in comparison.SHARES for good in (0.2, 1.0, 0.8)]
-    rows += [row("c", share, 0.0) for share in comparison.SHARES]
+    rows += [row("c", share, 0.0) | {"is_load_late": True} for share in comparison.SHARES]
     lines = comparison.table(rows).splitlines()
     assert len(lines) == 2 + 3 * len(comparison.SHARES)
-    assert lines[2] == "| a | 0.5 x | 80.0% (20.0%-100.0%) | 10.0 | 25.0 |"
-    assert lines[-1] == "| c | 2 x | 0.0% (0.0%-0.0%) | - | - |"
+    assert lines[2] == "| a | 0.1 x | 80.0% (20.0%-100.0%) | 10.0 | 25.0 |"
+    assert lines[-1] == "| c | 2 x ! | 0.0% (0.0%-0.0%) | - | - |"
 
 
 def test_findings_compare_with_the_best_other_of_each_round() -> None:
