@@ -11,6 +11,7 @@ in turns; what counts is the goodput, answers within the target. docs/tune.md sa
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
@@ -33,11 +34,12 @@ from batchserve.load.run import run_load
 from batchserve.load.scenario import Scenario, Stream
 from batchserve.tuning.settings import layouts_on, server_target_s
 from loadtest import machine
+from loadtest.findings import Finding, Wanted, finding_table
 from loadtest.models import model_file
 from loadtest.report import RESULTS, write_json
 from loadtest.server import Server, ServerError
 
-__all__ = ["Cell", "grid", "judged", "main", "table"]
+__all__ = ["Cell", "findings", "grid", "judged", "main", "table"]
 
 SIZES = (1, 2, 4, 8, 16, 32)
 TARGET_RUNS = 5
@@ -105,7 +107,7 @@ def judged(rates: Mapping[str, Sequence[float]], chosen: str) -> dict[str, Any]:
         "chosen_per_s": medians[chosen],
         "ratio": ratio,
         "ratios": ratios,
-        "is_good": ratio >= GOOD,
+        "is_good": statistics.median(ratios) >= GOOD,
     }
 
 
@@ -207,17 +209,41 @@ def _best_rate(tuned: Mapping[str, Any]) -> float:
 def table(found: Sequence[Mapping[str, Any]]) -> str:
     """Write one line for each model."""
     lines = [
-        "| model | target ms | took s (budget) | chosen | in time/s | best | in time/s | ratio | gain |",
-        "|---|---:|---:|---|---:|---|---:|---:|---:|",
+        "| model | target ms | took s (budget) | chosen | in time/s | best | in time/s | ratio | gain | batching |",
+        "|---|---:|---:|---|---:|---|---:|---:|---:|---|",
     ]
     for one in found:
         ratios = f"{one['ratio']:.3f} ({min(one['ratios']):.2f}-{max(one['ratios']):.2f})"
         lines.append(
             f"| {one['model']} | {one['target_s'] * 1e3:g} | {one['took_s']:.0f} ({one['budget_s']:g}) "
             f"| {one['chosen']} | {one['chosen_per_s']:,.4g} | {one['best']} | {one['best_per_s']:,.4g} "
-            f"| {ratios} | x {one['tuned']['batching']['gain']:.2f} |"
+            f"| {ratios} | x {one['tuned']['batching']['gain']:.2f} | {_verdict(one['tuned']['says'])} |"
         )
     return "\n".join(lines)
+
+
+def _verdict(says: Sequence[str]) -> str:
+    """Pick what it says of batching, without the figures."""
+    line = next((line for line in says if line.startswith("Batching ")), "")
+    return ("pays" if line.startswith("Batching pays") else "does not pay") if line else "not possible"
+
+
+def findings(found: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Hold each choice, and the time it took, against what is wanted."""
+    return [
+        one
+        for model in found
+        for one in (
+            Finding(model["model"], "choice's goodput over the best's", "x", tuple(model["ratios"]), Wanted(GOOD)),
+            Finding(
+                model["model"],
+                "time of tuning over its budget",
+                "x",
+                (model["tuned"]["spent_s"] / model["budget_s"],),
+                Wanted(1.0, is_least=False),
+            ),
+        )
+    ]
 
 
 def main() -> int:
@@ -239,9 +265,10 @@ def main() -> int:
     except (RunError, ServerError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    held = findings(found)
+    facts |= {"findings": [dataclasses.asdict(one) for one in held]}
     path = write_json("tuning", {**facts, "models": found}, options.results)
-    print(table(found))
-    print(f"\n{path}")
+    print(table(found), finding_table(held), path, sep="\n\n")
     return 0 if all(one["is_good"] and one["is_within_budget"] for one in found) else 1
 
 

@@ -37,6 +37,11 @@ def test_table_has_a_line_for_each_model() -> None:
     one = {
         "model": "m", "target_s": 0.02, "took_s": 59.0, "budget_s": 60.0, "chosen": "1 x 2, 8", "chosen_per_s": 96.0,
         "best": "2 x 1, 8", "best_per_s": 100.0, "ratio": 0.96, "ratios": [0.95, 0.97],
-        "tuned": {"batching": {"gain": 1.04}},
+        "tuned": {"batching": {"gain": 1.04}, "spent_s": 58.0, "says": ["Chosen: x.", "Batching does not pay: no."]},
     }  # fmt: skip
-    assert "| m | 20 | 59 (60) | 1 x 2, 8 | 96 | 2 x 1, 8 | 100 | 0.960 (0.95-0.97) | x 1.04 |" in tuning.table([one])
+    line = "| m | 20 | 59 (60) | 1 x 2, 8 | 96 | 2 x 1, 8 | 100 | 0.960 (0.95-0.97) | x 1.04 | does not pay |"
+    assert line in tuning.table([one])
+    good, quick = tuning.findings([one])
+    assert (good.verdict, quick.verdict) == ("met", "met")
+    late, _ = tuning.findings([{**one, "ratios": [0.9, 0.94]}])
+    assert late.verdict == "NOT met"
