@@ -172,7 +172,10 @@ async def _open_loop(
                 pending.discard(done)
                 done.set_result(None)
 
-            model.submit(Request(tuple(row), 1, key, every, time.monotonic()), answered)
+            try:
+                model.submit(Request(tuple(row), 1, key, every, time.monotonic()), answered)
+            except RequestError as error:  # refused: the queue is full
+                answered(error)
             due_s += random.exponential(1 / rate)
         await asyncio.sleep(max(0.0, due_s - time.monotonic()))
     await asyncio.gather(*pending)
