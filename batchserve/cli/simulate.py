@@ -60,6 +60,12 @@ def simulate(
         models = asyncio.run(load_models(settings, [source for source in sources if source.name in names]))
     except (LoadError, ModelLoadError) as error:
         raise click.ClickException(str(error)) from error
+    if unknown := [name for name, one in models.items() if not one.observed]:
+        click.echo(
+            f"Nothing is known of {', '.join(unknown)} in service, only what runs take at load: no server has kept a "
+            "profile that fits, the runs are too short to be noted, or the machine is not as fast as it was then.",
+            err=True,
+        )
     if (target_s := options["target_s"]) is not None:
         models = {name: one.with_target(target_s) for name, one in models.items()}
     traffic = traffic_by_model(scenario, {name: one.limits.pad for name, one in models.items()})

@@ -102,7 +102,9 @@ async def load_models(settings: Settings, sources: Sequence[ModelSource]) -> dic
     """
     require_runtime()
     server, devices = settings.server, Devices()
-    profiles = Profiles(cache_folder(server.cache_dir) / "profiles") if server.profile_cache else None
+    folder = cache_folder(server.cache_dir) / "profiles"
+    # What servers learnt stays theirs: a moment in which the machine is busy would replace what minutes have shown.
+    profiles = Profiles(folder, is_read_only=True) if server.profile_cache else None
     models: list[Model] = []
     with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
         try:

@@ -17,8 +17,8 @@ __all__ = ["Observation", "Observed"]
 MOST = 50
 """A batch moves its class's means by this part of itself at least."""
 
-MOST_RATIOS = 2048
-"""So many are kept: at 100 batches a second those of 20 seconds."""
+MOST_RATIOS = 4096
+"""So many are kept: at 100 batches a second those of 40 seconds."""
 
 LEAST_RATIO, MOST_RATIO = 0.01, 1000.0
 

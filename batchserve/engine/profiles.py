@@ -66,10 +66,12 @@ class Profiles:
 
     Args:
         folder: Need not exist. Files in it may be removed at any time.
+        is_read_only: True to leave them as they are.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_read_only: bool = False) -> None:
         self._folder = folder
+        self._is_read_only = is_read_only
 
     def place(self, file: ModelFile, config: ModelConfig, session: Session) -> ProfileFile | None:
         """Find where a model's profile is kept, by all that its costs depend on. Blocks: reads the whole model file.
@@ -94,7 +96,7 @@ class Profiles:
             **{fact: str(session.facts.get(fact, "")) for fact in _FACTS},
             **({"staging": "used"} if session.facts.get("staging") == "used" else {}),
         }
-        return ProfileFile(self._folder, name, key)
+        return ProfileFile(self._folder, name, key, is_read_only=self._is_read_only)
 
 
 class ProfileFile:
@@ -104,10 +106,12 @@ class ProfileFile:
         folder: Where it lies.
         name: The model's name and version, for the log.
         key: All that its costs depend on.
+        is_read_only: True if nothing is written.
     """
 
-    def __init__(self, folder: Path, name: str, key: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, name: str, key: Mapping[str, str], *, is_read_only: bool = False) -> None:
         self._name = name
+        self._is_read_only = is_read_only
         self._key = dict(key)
         text = json.dumps(self._key, sort_keys=True)
         self.path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.json"
@@ -134,6 +138,8 @@ class ProfileFile:
 
         That it cannot be written is logged: the server does as well without.
         """
+        if self._is_read_only:
+            return
         value = {"key": self._key, **{one.name: getattr(profile, one.name) for one in fields(profile)}}
         try:
             write_whole(self.path, value)

@@ -32,6 +32,8 @@ def test_recorded_traffic_is_predicted(tmp_path: Path) -> None:
     done = run_command("simulate", DIGITS, *cache, "--replay", tmp_path / "a.jsonl", "--load", "1.5", "--slots", "2")
     assert done.returncode == 0, done.stderr
     assert "100.0%" in done.stdout
+    assert "Nothing is known of digits in service" in done.stderr
+    assert not list((tmp_path / "cache").rglob("*.json"))  # profiles are the servers' own
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,13 @@ def test_profile_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     place.write(PROFILE)
     assert place.read() == PROFILE
     assert [path.name for path in place.path.parent.iterdir()] == [place.path.name]
+
+
+def test_place_that_is_only_read_keeps_what_is_there(tmp_path: Path) -> None:
+    kept(tmp_path).write(PROFILE)
+    place = ProfileFile(tmp_path, "m/1", KEY, is_read_only=True)
+    place.write(replace(PROFILE, q=2.0))
+    assert place.read() == PROFILE
 
 
 def test_profile_of_another_key_is_another_file(tmp_path: Path) -> None:
