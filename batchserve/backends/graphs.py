@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from batchserve.backends.agreement import Tolerance
-from batchserve.backends.runtime import plain_text, require_runtime
+from batchserve.backends.runtime import CREATION, plain_text, require_runtime
 from batchserve.backends.staging import Copier, Device, Host, Memory, fetch
 from batchserve.backends.staging_proof import prove_staged
 from batchserve.backends.tensors import GraphTensor
@@ -164,10 +164,12 @@ class GraphRuns:
         return outputs
 
     def _capture(self, size: int, feeds: Mapping[str, Array]) -> list[Array]:
-        # Numbers from 1: 0 is that of runs that name none.
-        graph = _Graph(self._shared, len(self._graphs) + 1, feeds)
-        for _ in range(RUNS_TO_CAPTURE):
-            graph.run([], feeds, None, size)
+        # A capture is spoilt by whoever allocates on the device meanwhile, and spoils that: no session is made now.
+        with CREATION:
+            # Numbers from 1: 0 is that of runs that name none.
+            graph = _Graph(self._shared, len(self._graphs) + 1, feeds)
+            for _ in range(RUNS_TO_CAPTURE):
+                graph.run([], feeds, None, size)
         self._graphs[size] = graph
         self._sizes = sorted(self._graphs)
         return []

@@ -251,6 +251,18 @@ def test_auto_builds_nothing_where_nothing_may_be_tried(config: dict[str, object
     assert not isinstance(session, SwappingSession)
 
 
+def test_what_must_be_on_the_first_provider_need_not_be_before() -> None:
+    class Noting(FakeBackend):
+        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+            configs.append(config)
+            return super().load(file, config)
+
+    configs: list[ModelConfig] = []
+    config = ModelConfig(providers=("cuda",), build="background", cuda_graphs=True, staging="on")
+    SwappingBackend(Noting()).load(FILE, config).close()
+    assert [(one.providers, one.cuda_graphs, one.staging) for one in configs] == [(("cpu",), False, "auto")]
+
+
 def test_session_that_fell_back_to_another_provider_takes_no_place() -> None:
     class Falling(Providers):
         def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
