@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from batchserve.core.padding import PadRule
     from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["EngineBackend", "SessionEach", "plan"]
+__all__ = ["EngineBackend", "SessionEach", "keep_profile", "plan"]
 
 PADDED_LENGTHS = (1, 64)
 """Lengths that the proof of `pad` runs, from the shortest to the longest one rounded up."""
@@ -87,6 +88,21 @@ class EngineBackend:
             raise
         return SessionEach(sessions)
 
+    def profile_file(self, file: ModelFile, config: ModelConfig, max_rows: int) -> Path | None:
+        """Say where the lengths that were learnt for a model are kept; None if its file cannot be read. Blocks."""
+        if full_name(config.providers[0]) != TENSORRT:
+            return None
+        rows = {"rows": str(max_rows), "usual": str(max(config.preferred_batch_sizes, default=0))}
+        try:
+            digest = engines.model_digest(file.path, repr(config.preprocess))
+        except (OSError, ValueError):
+            return None
+        return self._folders(config).of(digest, _options_of(config) | rows).with_suffix(".json")
+
+    def _folders(self, config: ModelConfig) -> engines.EngineFolders:
+        _, _, number = (config.device or "").partition(":")
+        return engines.EngineFolders(self._root, self._machine(int(number or 0)))
+
     def _prepared(self, file: ModelFile, config: ModelConfig) -> ModelConfig:
         options = _options_of(config)
         header = _header(file, config)
@@ -100,9 +116,7 @@ class EngineBackend:
                 options |= engines.profile(inputs, rows, max(config.preferred_batch_sizes, default=0))
         try:
             digest = engines.model_digest(file.path, repr(config.preprocess))
-            _, _, number = (config.device or "").partition(":")
-            folders = engines.EngineFolders(self._root, self._machine(int(number or 0)))
-            options = engines.cache_options(folders, digest, options)
+            options = engines.cache_options(self._folders(config), digest, options)
             for option in ("trt_engine_cache_path", "trt_timing_cache_path"):
                 Path(options[option]).mkdir(parents=True, exist_ok=True)
         except ValueError:
@@ -115,7 +129,11 @@ class EngineBackend:
 
 
 def plan(
-    config: ModelConfig, session: Session, max_rows: int, shapes: Callable[[], Sequence[Sequence[engines.Shape]]]
+    config: ModelConfig,
+    session: Session,
+    max_rows: int,
+    shapes: Callable[[], Sequence[Sequence[engines.Shape]]],
+    kept: Path | None = None,
 ) -> tuple[ModelConfig, engines.Bounds | None]:
     """Say what a model that serves on another provider is to be built for.
 
@@ -124,6 +142,7 @@ def plan(
         session: What serves.
         max_rows: Rows of one run; 0 if rows of different requests do not share one.
         shapes: Gives the shapes of runs in service; called, and waited for, only where they must be known.
+        kept: Where an earlier process may have kept what it learnt of them.
 
     Returns:
         The configuration to load with, and the shapes that it will take; None if it takes all that come.
@@ -137,10 +156,35 @@ def plan(
     options = _options_of(config)
     is_open = engines.has_unknown_lengths(inputs, max_rows)
     if not any(option in options for option in engines.PROFILE_OPTIONS):
-        seen, also = (shapes(), _possible(session)) if is_open else ((), ())
-        usual_rows = max(config.preferred_batch_sizes, default=0)
-        config = _with_options(config, options | engines.profile(inputs, max_rows, usual_rows, seen, also))
+        found = _kept_profile(kept, inputs) if is_open and kept is not None else None
+        if found is None:
+            seen, also = (shapes(), _possible(session)) if is_open else ((), ())
+            found = engines.profile(inputs, max_rows, max(config.preferred_batch_sizes, default=0), seen, also)
+        config = _with_options(config, options | found)
     return config, engines.profile_bounds(_options_of(config), inputs) if is_open else None
+
+
+def keep_profile(config: ModelConfig, kept: Path) -> None:
+    """Keep which lengths a model was built for, so that the next start neither waits nor builds. Logs a failure."""
+    options = _options_of(config)
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        whole = kept.with_suffix(".new")
+        whole.write_text(json.dumps({name: options[name] for name in engines.PROFILE_OPTIONS}), "utf-8")
+        whole.replace(kept)
+    except OSError as error:
+        log.warning("the lengths that were learnt cannot be kept: %s", error)
+
+
+def _kept_profile(kept: Path, inputs: Mapping[str, engines.Shape]) -> dict[str, str] | None:
+    """Read what `keep_profile` has written; None if there is nothing, or nothing that fits."""
+    try:
+        found = json.loads(kept.read_text("utf-8"))
+        options = {name: str(found[name]) for name in engines.PROFILE_OPTIONS}
+        engines.profile_bounds(options, inputs)
+    except (OSError, ValueError, KeyError, TypeError, ModelLoadError):
+        return None
+    return options
 
 
 def _possible(session: Session) -> list[list[engines.Shape]]:

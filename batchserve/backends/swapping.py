@@ -12,25 +12,17 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
-from batchserve.backends.engine_backend import plan
+from batchserve.backends.engine_backend import keep_profile, plan
 from batchserve.backends.engines import is_inside
-from batchserve.backends.inventory import tensorrt_version
 from batchserve.backends.objections import objection
-from batchserve.backends.providers import (
-    CUDA,
-    SLOW_TO_BUILD,
-    TENSORRT,
-    automatic,
-    cuda_devices,
-    device_for,
-    full_name,
-    resolve,
-)
+from batchserve.backends.preferences import what_beside
+from batchserve.backends.providers import full_name
 from batchserve.backends.recent_runs import SHAPES, RecentRuns
-from batchserve.errors import BackendError, ModelLoadError, ProviderUnavailable
+from batchserve.errors import BackendError, ModelLoadError
 
 if TYPE_CHECKING:
     from batchserve.backends.engines import Bounds
@@ -39,6 +31,8 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array, TensorSpec
 
 __all__ = ["SwappingBackend", "SwappingSession"]
+
+ProfileFile = Callable[[ModelFile, "ModelConfig", int], Path | None]
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +43,18 @@ class SwappingBackend:
     Args:
         inner: What loads.
         available: Gives the providers that the runtime has; what it does not have is no build to wait for.
+        profile_file: Says where lengths that were learnt are kept, for a model and its most rows in one run.
     """
 
-    def __init__(self, inner: Backend, available: Callable[[], Sequence[str]] | None = None) -> None:
+    def __init__(
+        self,
+        inner: Backend,
+        available: Callable[[], Sequence[str]] | None = None,
+        profile_file: ProfileFile | None = None,
+    ) -> None:
         self._inner = inner
         self._available = available
+        self._profile_file = profile_file
 
     def load(self, file: ModelFile, config: ModelConfig) -> Session:
         """Load a version; if its first provider is to be built beside the serving, on the providers after it.
@@ -62,51 +63,13 @@ class SwappingBackend:
             ProviderUnavailable: The runtime does not have one of the providers, and there is no fallback.
             ModelLoadError: As the inner backend.
         """
-        if found := self._automatic(config):
-            config = replace(config, providers=found)
-        elif not _builds_beside(config) or not self._has_all(config):
+        beside = what_beside(config, self._available)
+        if beside is None:
             return self._inner.load(file, config)
-        first = full_name(config.providers[0])
-        if first == TENSORRT and len(config.providers) == 1:  # CUDA also runs the operators that it does not have
-            config = replace(config, providers=(*config.providers, CUDA))
-        rest = config.providers[1:] or ("cpu",)
-        kept = tuple(table for table in config.provider_options if full_name(table[0]) != first)
-        device = device_for(rest, config.device)
-        # What must be on the first provider's device need not be before.
-        staging = "auto" if config.staging == "on" else config.staging
-        before = replace(
-            config, providers=rest, device=device, provider_options=kept, staging=staging, cuda_graphs=False
+        session = self._inner.load(file, beside.before)
+        return SwappingSession(
+            session, self._inner, file, beside.config, is_asked=beside.is_asked, profile_file=self._profile_file
         )
-        session = self._inner.load(file, before)
-        return SwappingSession(session, self._inner, file, config, is_asked=not found)
-
-    def _automatic(self, config: ModelConfig) -> tuple[str, ...]:
-        """Return what is to be tried although nobody asked for it."""
-        for_cuda = config.cuda_graphs or config.staging == "on"  # what must be on CUDA leaves no choice
-        is_free = config.providers in ((), ("auto",)) and config.device is None and config.build != "wait"
-        is_free = is_free and not for_cuda
-        if self._available is None or not is_free:
-            return ()
-        return automatic(self._available(), lambda: cuda_devices() > 0, lambda: bool(tensorrt_version()))
-
-    def _has_all(self, config: ModelConfig) -> bool:
-        """Say whether the runtime has what is asked for; False if it has not, and the CPU may take its place."""
-        if self._available is None:
-            return True
-        try:
-            resolve(config.providers, self._available())
-        except ProviderUnavailable:
-            if config.fallback != "cpu":
-                raise
-            return False
-        return True
-
-
-def _builds_beside(config: ModelConfig) -> bool:
-    first = full_name(config.providers[0]) if config.providers else "auto"
-    if config.build == "background":
-        return first not in ("auto", full_name("cpu"))
-    return config.build == "auto" and first in SLOW_TO_BUILD
 
 
 class _LeftError(Exception):
@@ -135,10 +98,18 @@ class SwappingSession:
         file: The model.
         config: What the other is opened by.
         is_asked: False if `auto` brought the other in: then it is no fault that it is not taken.
+        profile_file: See `SwappingBackend`.
     """
 
     def __init__(
-        self, session: Session, backend: Backend, file: ModelFile, config: ModelConfig, *, is_asked: bool = True
+        self,
+        session: Session,
+        backend: Backend,
+        file: ModelFile,
+        config: ModelConfig,
+        *,
+        is_asked: bool = True,
+        profile_file: ProfileFile | None = None,
     ) -> None:
         self._held = _Held(session)
         self._before: _Held | None = None
@@ -146,6 +117,7 @@ class SwappingSession:
         self._file = file
         self._config = config
         self._is_asked = is_asked
+        self._profile_file = profile_file
         self._lock = threading.Lock()
         self._is_closed = False
         self._layout, self._max_rows = session.layouts[0], 0
@@ -204,7 +176,12 @@ class SwappingSession:
         """Open the serving session again; the same build is due for it."""
         config = replace(self._config, intra_op_threads=layout.threads, instances=1)
         return SwappingSession(
-            self._held.session.reopen(layout), self._backend, self._file, config, is_asked=self._is_asked
+            self._held.session.reopen(layout),
+            self._backend,
+            self._file,
+            config,
+            is_asked=self._is_asked,
+            profile_file=self._profile_file,
         )
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
@@ -300,9 +277,9 @@ class SwappingSession:
         ended: Build | None = None
         session: Session | None = None
         try:
-            config, bounds = plan(
-                replace(self._config, instances=self._layout.instances), self, self._max_rows, self._shapes
-            )
+            config = replace(self._config, instances=self._layout.instances)
+            kept = self._profile_file and self._profile_file(self._file, config, self._max_rows)
+            config, bounds = plan(config, self, self._max_rows, self._shapes, kept)
             start_s = time.monotonic()
             self.build = Build("building", f"{wanted} is being built")
             session = self._backend.load(self._file, config)
@@ -311,6 +288,8 @@ class SwappingSession:
                 ended = Build("refused", f"{wanted} is not used: {problem}", seconds)
             elif self._swap(session, bounds):
                 session = None
+                if bounds and kept:
+                    keep_profile(config, kept)
                 rest = f"; lengths that it was not built for stay on {before}" if bounds else ""
                 ended = Build("swapped", f"runs on {wanted} since it was built{rest}", seconds, swaps=1)
         except _LeftError:

@@ -66,7 +66,8 @@ def model_backend(cache: Path, available: Callable[[], Sequence[str]]) -> Backen
         cache: Folder of what may be lost.
         available: Gives the providers that the runtime has.
     """
-    return SwappingBackend(EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines"), available)
+    engines = EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines")
+    return SwappingBackend(engines, available, engines.profile_file)
 
 
 class Assembly:

@@ -12,8 +12,7 @@ from support import onnx_models as models
 from support import sequence_models
 from support.tensorrt_runtime import CPU, CUDA, PROFILE, TENSORRT, TensorRTRuntime
 
-from batchserve.backends import objections, providers, recent_runs, runtime
-from batchserve.backends import swapping as swapping_module
+from batchserve.backends import objections, preferences, providers, recent_runs, runtime
 from batchserve.backends.base import Layout, ModelFile, Session
 from batchserve.backends.engine_backend import EngineBackend, SessionEach
 from batchserve.backends.fake import FakeBackend
@@ -49,7 +48,7 @@ class Backends:
         self.gate.set()
         self.machine = {"gpu": "H100"}
         self.engines = EngineBackend(OnnxBackend(), root / "engines", lambda number: self.machine, self._load_apart)
-        self.whole = SwappingBackend(self.engines)
+        self.whole = SwappingBackend(self.engines, profile_file=self.engines.profile_file)
 
     def _load_apart(self, file: ModelFile, config: ModelConfig) -> None:
         assert self.gate.wait(WAIT_S)
@@ -101,8 +100,8 @@ def test_model_serves_on_cuda_at_once_and_on_tensorrt_when_its_engine_is_there(
 def test_auto_tries_tensorrt_where_its_library_loads(
     backends: Backends, fake: TensorRTRuntime, file: ModelFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(swapping_module, "cuda_devices", lambda: 1)
-    monkeypatch.setattr(swapping_module, "tensorrt_version", lambda: "10.9.0")
+    monkeypatch.setattr(preferences, "cuda_devices", lambda: 1)
+    monkeypatch.setattr(preferences, "tensorrt_version", lambda: "10.9.0")
     monkeypatch.setattr(providers, "cuda_devices", lambda: 1)
     whole = SwappingBackend(backends.engines, fake.get_available_providers)
     session = swapping(whole.load(file, ModelConfig()))
@@ -199,6 +198,33 @@ def test_lengths_are_learnt_from_requests_and_others_stay_where_they_were(
     assert session.providers[0] == TENSORRT
     assert encoder.ask(8, 64).shape[0] == encoder.ask(1, 200).shape[0] + 7, "the stand-in fails outside of its profile"
     session.close()
+    again = Encoder(backends, tmp_path).session
+    again.serve(Layout(1, 1), 8)
+    assert again.wait(WAIT_S)
+    assert again.build.state == "swapped"
+    assert len(fake.built) == 1, "the next start waits for nobody and builds nothing"
+    again.close()
+    larger = Encoder(backends, tmp_path).session
+    larger.serve(Layout(1, 1), 16)
+    until(lambda: larger.is_learning)
+    larger.close()
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"trt_profile_min_shapes": 1}', None])
+def test_lengths_that_were_kept_but_cannot_be_used_are_learnt_anew(
+    backends: Backends, tmp_path: Path, content: str | None
+) -> None:
+    encoder = Encoder(backends, tmp_path)
+    kept = backends.engines.profile_file(encoder.session._file, encoder.session._config, 8)
+    assert kept is not None
+    kept.parent.mkdir(parents=True)
+    if content is None:
+        kept.mkdir()
+    else:
+        kept.write_text(content)
+    encoder.session.serve(Layout(1, 1), 8)
+    until(lambda: encoder.session.is_learning)
+    encoder.session.close()
 
 
 def until(condition: object) -> None:
