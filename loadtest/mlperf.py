@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -38,18 +38,16 @@ from batchserve.load.questions import Question
 from batchserve.load.scenario import Scenario, Stream
 from batchserve.load.target import parse_target
 from loadtest import machine
+from loadtest.mlperf_tables import TARGET_RUNS, rate_of, ratio_table, verdict_table
 from loadtest.models import model_file, model_folder
 from loadtest.report import RESULTS, write_json
 from loadtest.scheduling_real import MODELS, Limit, RunError, raw_limit
 from loadtest.server import Server, ServerError
 
-__all__ = ["SCENARIOS", "Asker", "Verdict", "main", "ratio_table", "read_summary", "verdict_table"]
+__all__ = ["SCENARIOS", "Asker", "Verdict", "main", "read_summary"]
 
-TARGET_RUNS = 5
 PERCENTILE = 0.99
-SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5)
-WANTED = {"encoder": 0.8, "resnet50": 0.9}
-"""Server rate over that of the bare runtime, by model."""
+SHARES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
 
 HEADROOM = 1.5
 """LoadGen draws as many samples as the expected rate needs for its least duration, and calls a shorter run INVALID."""
@@ -275,10 +273,10 @@ def single_stream(name: str, limit: Limit, seconds: float, url: str) -> list[Ver
     return [against_server(name, "SingleStream", url, 1, seconds, single_stream_expected_latency_ns=expected)]
 
 
-def server(name: str, limit: Limit, seconds: float, url: str) -> list[Verdict]:
-    """Lower the rate until a run is valid."""
+def server(name: str, limit: Limit, seconds: float, url: str, first: float = 1.0) -> list[Verdict]:
+    """Lower the rate until a run is valid, from a share of the raw limit on."""
     verdicts = []
-    for share in SHARES:
+    for share in [one for one in SHARES if one <= first]:
         settings = {
             "server_target_qps": share * limit.rows_per_s,
             "server_target_latency_ns": int(TARGET_RUNS * limit.run_s * 1e9),
@@ -297,7 +295,11 @@ def offline(name: str, limit: Limit, seconds: float, url: str) -> list[Verdict]:
     return [against_server(name, "Offline", url, OFFLINE_CONNECTIONS, seconds, offline_expected_qps=expected)]
 
 
-SCENARIOS = {"single-stream": single_stream, "server": server, "offline": offline}
+SCENARIOS: dict[str, Callable[..., list[Verdict]]] = {
+    "single-stream": single_stream,
+    "server": server,
+    "offline": offline,
+}
 
 
 def main() -> int:
@@ -317,13 +319,13 @@ def main() -> int:
             verdicts = []
             if "offline-raw" in arguments.scenarios:
                 verdicts.append(offline_raw(name, limit, arguments.seconds))
-                limit = dataclasses.replace(limit, rows_per_s=_rate(verdicts[0].figures))
+                limit = dataclasses.replace(limit, rows_per_s=rate_of(verdicts[0].figures))
                 _tell(name, verdicts[0])
             for scenario in [one for one in arguments.scenarios if one in SCENARIOS]:
+                first = {"first": arguments.first} if scenario == "server" else {}
                 with Server([model_folder(name)]) as served:
-                    for verdict in SCENARIOS[scenario](
-                        name, limit, arguments.seconds, f"http://127.0.0.1:{served.port}"
-                    ):
+                    url = f"http://127.0.0.1:{served.port}"
+                    for verdict in SCENARIOS[scenario](name, limit, arguments.seconds, url, **first):
                         verdicts.append(verdict)
                         _tell(name, verdict)
             results.append({"model": name, "limit": vars(limit), "verdicts": [vars(one) for one in verdicts]})
@@ -338,65 +340,7 @@ def main() -> int:
 
 def _tell(name: str, verdict: Verdict) -> None:
     said = "VALID" if verdict.is_valid else f"INVALID ({', '.join(verdict.missed)}; failed: {verdict.failed})"
-    print(f"{name} {verdict.scenario}: {said}, {_rate(verdict.figures):,.1f}/s", file=sys.stderr, flush=True)
-
-
-def _rate(figures: Mapping[str, float]) -> float:
-    """Return the rate that a run stands for."""
-    names = (
-        "Samples per second",
-        "Completed samples per second",
-        "Scheduled samples per second",
-        "QPS w/o loadgen overhead",
-    )
-    return next((figures[name] for name in names if name in figures), 0.0)
-
-
-def verdict_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Write one line for each run, the INVALID ones too: LoadGen's verdict, what it was asked to hold, its figures."""
-    lines = ["| model | scenario | verdict | rate/s | p50 ms | p99 ms | target ms | over the raw limit |"]
-    lines.append("|---|---|---|---:|---:|---:|---:|---:|")
-    for result in results:
-        for verdict in result["verdicts"]:
-            figures, settings = verdict["figures"], verdict["settings"]
-            reasons = [*verdict["missed"], *(f"{count} x {kind}" for kind, count in verdict["failed"].items())]
-            said = "VALID" if verdict["is_valid"] else f"INVALID: {', '.join(reasons)}"
-            points = [_percentile_ms(figures, percentile) for percentile in ("50", "99")]
-            target_ns = settings.get("target_latency (ns)", "") if verdict["scenario"] == "Server" else ""
-            target = f"{float(target_ns) / 1e6:.1f}" if target_ns else ""
-            rate = _rate(figures)
-            over = f"{rate / result['limit']['rows_per_s']:.3f}"
-            cells = [result["model"], verdict["scenario"], said, f"{rate:,.1f}", *points, target, over]
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def ratio_table(results: Sequence[Mapping[str, Any]]) -> str:
-    """Write, for each model, the largest rate of a VALID Server run over that of the bare runtime in Offline."""
-    lines = [
-        "| model | Offline, raw /s | Server, VALID /s | Server over raw | wanted | |",
-        "|---|---:|---:|---:|---:|---|",
-    ]
-    for result in results:
-        by_scenario: dict[str, list[float]] = {}
-        for verdict in result["verdicts"]:
-            if verdict["is_valid"]:
-                by_scenario.setdefault(verdict["scenario"], []).append(_rate(verdict["figures"]))
-        raw, served = (max(by_scenario.get(name, [0.0])) for name in ("offline-raw", "Server"))
-        wanted = WANTED.get(result["model"])
-        bound = "" if wanted is None else f"≥ {wanted:g}"
-        if not raw or not served:
-            missing = "no VALID run of " + ("the bare runtime" if not raw else "the Server scenario")
-            lines.append(f"| {result['model']} | {raw:,.1f} | {served:,.1f} | | {bound} | {missing} |")
-            continue
-        said = "" if wanted is None else "met" if served / raw >= wanted else "NOT met"
-        lines.append(f"| {result['model']} | {raw:,.1f} | {served:,.1f} | {served / raw:.3f} | {bound} | {said} |")
-    return "\n".join(lines)
-
-
-def _percentile_ms(figures: Mapping[str, float], percentile: str) -> str:
-    key = next((one for one in figures if one.startswith(f"{percentile}.00 percentile latency")), "")
-    return f"{figures[key] / 1e6:.2f}" if key else ""
+    print(f"{name} {verdict.scenario}: {said}, {rate_of(verdict.figures):,.1f}/s", file=sys.stderr, flush=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -405,6 +349,9 @@ def _parser() -> argparse.ArgumentParser:
     names = ("offline-raw", *SCENARIOS)
     parser.add_argument("--scenarios", nargs="+", choices=names, default=names, help="(all)")
     parser.add_argument("--seconds", type=float, default=60.0, help="least length of each run (%(default)s)")
+    parser.add_argument(
+        "--first", type=float, default=1.0, help="first rate of the server scenario over the raw limit (%(default)s)"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     return parser
 

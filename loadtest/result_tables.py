@@ -122,9 +122,9 @@ def _predictions(result: Result) -> str:
 
 
 def _mlperf(result: Result) -> str:
-    from loadtest import mlperf
+    from loadtest import mlperf_tables
 
-    return f"{mlperf.verdict_table(result['results'])}\n\n{mlperf.ratio_table(result['results'])}"
+    return f"{mlperf_tables.verdict_table(result['results'])}\n\n{mlperf_tables.ratio_table(result['results'])}"
 
 
 def _layouts(result: Result) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import exp, factorial
+
 import pytest
-from support.benchmarks import mlperf
+from support.benchmarks import mlperf, mlperf_tables
 
 SUMMARY = """================================================
 MLPerf Results Summary
@@ -60,12 +62,28 @@ def test_server_rate_is_that_of_the_best_valid_run_over_the_bare_runtime() -> No
         verdict("Server", 95.0, is_valid=False),
         verdict("Server", 85.0, is_valid=True),
     ]
-    one = {"model": "encoder", "limit": {"rows_per_s": 100.0}, "verdicts": runs}
-    none = {"model": "resnet50", "limit": {"rows_per_s": 100.0}, "verdicts": runs[:2]}
-    table = mlperf.ratio_table([one, none]).splitlines()
-    assert table[2] == "| encoder | 100.0 | 85.0 | 0.850 | ≥ 0.8 | met |"
-    assert table[3] == "| resnet50 | 100.0 | 0.0 | | ≥ 0.9 | no VALID run of the Server scenario |"
+    one = {"model": "encoder", "limit": {"rows_per_s": 100.0, "run_s": 0.01}, "verdicts": runs}
+    none = {"model": "resnet50", "limit": {"rows_per_s": 100.0, "run_s": 0.01}, "verdicts": runs[:2]}
+    table = mlperf_tables.ratio_table([one, none]).splitlines()
+    assert table[2] == "| encoder | 100.0 | 85.0 | 0.850 | ≥ 0.8 | met | 0.55 |"
+    assert table[3] == "| resnet50 | 100.0 | 0.0 | | ≥ 0.9 | no VALID run of the Server scenario | 0.55 |"
     assert (
-        mlperf.verdict_table([one]).splitlines()[3]
+        mlperf_tables.verdict_table([one]).splitlines()[3]
         == "| encoder | Server | INVALID: Early stopping | 95.0 |  | 5.00 | 320.0 | 0.950 |"
     )
+
+
+def wait_is_within(load: float, services: float) -> float:
+    """Erlang's formula for one server with constant service: the chance that a wait is no longer than that."""
+    terms = range(int(services) + 1)
+    return (1 - load) * sum((load * (n - services)) ** n / factorial(n) * exp(load * (services - n)) for n in terms)
+
+
+@pytest.mark.parametrize("services", [4, 8])
+def test_single_rows_in_turn_carry_what_queueing_theory_says(services: int) -> None:
+    share = mlperf_tables.unbatched_share(1.0, services + 1)
+    assert wait_is_within(share, services) == pytest.approx(0.99, abs=0.002)
+
+
+def test_single_rows_in_turn_carry_nothing_within_less_than_their_time() -> None:
+    assert mlperf_tables.unbatched_share(1.0, 0.9) == 0.0
