@@ -142,6 +142,11 @@ class Model:
         return self.session.build
 
     @property
+    def worker_restarts(self) -> int:
+        """How often the process that it runs in was started again; 0 if it runs in the server."""
+        return int(self.session.facts.get("restarts", 0))
+
+    @property
     def max_queue_size(self) -> int:
         """Rows that may wait."""
         return self.limits.max_queue_size

@@ -206,6 +206,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("batchserve_model_build_seconds", "gauge", "Last build of a provider beside the serving.", unit="seconds"),
     Family("batchserve_model_swaps_total", "counter", "Changes to a provider built beside the serving."),
+    Family("batchserve_model_worker_restarts_total", "counter", "New starts of the process that the model runs in."),
     Family("batchserve_model_load_duration_seconds", "gauge", "Last load until ready.", unit="seconds"),
     Family("batchserve_model_loads_total", "counter", "Loads and reloads that ended, by how.", (*_MODEL, "outcome")),
     Family("batchserve_model_provider_info", "info", "Execution provider in use.", (*_MODEL, "provider")),

@@ -181,6 +181,7 @@ class ModelSeries:
         build = None if model is None else model.build
         page.number("batchserve_model_build_seconds", labels, 0.0 if build is None else build.seconds)
         page.number("batchserve_model_swaps_total", labels, 0 if build is None else build.swaps)
+        page.number("batchserve_model_worker_restarts_total", labels, 0 if model is None else model.worker_restarts)
         if model is not None:
             self._write_facts(page, model)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_killed_worker_is_replaced_and_other_models_go_on(serve: Serve, tmp_path
     for name in ("apart", "inside"):
         save(add_one(), tmp_path / f"{name}.onnx")
     process = serve(tmp_path, "--set", "models.apart.isolation=process", "--set", "defaults.instances=1")
-    process.loaded()
+    url = process.loaded()
     _, worker = procfs.family(process.process.pid)
     statuses: list[int] = []
     stop = threading.Event()
@@ -48,6 +49,9 @@ def test_killed_worker_is_replaced_and_other_models_go_on(serve: Serve, tmp_path
     assert process.err.wait_for(r"its worker died \(killed by SIGKILL\)") is not None
     (_, again) = procfs.family(process.process.pid)
     assert again != worker
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as page:
+        counted = [line for line in page.read().decode().splitlines() if "worker_restarts_total{" in line]
+    assert {line.split('"')[1]: line.split()[-1] for line in counted} == {"apart": "1.0", "inside": "0.0"}
     process.signal(signal.SIGTERM)
     assert process.wait() == 0
     assert not Path(f"/proc/{again}").exists(), "workers end with the server"

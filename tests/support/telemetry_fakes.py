@@ -37,6 +37,7 @@ class FakeModel:
     state: Gauges = field(default_factory=Gauges)
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     build: Build | None = None
+    worker_restarts: int = 0
 
     def gauges(self, now: float) -> Gauges:
         return self.state

@@ -428,6 +428,14 @@ def test_a_build_beside_the_serving_is_in_one_state_and_without_one_there_is_non
     assert read(metrics, "batchserve_model_build_state", state="refused") is None
 
 
+def test_new_starts_of_a_models_process_are_counted(metrics: Metrics) -> None:
+    model = FakeModel()
+    announce(metrics, ModelState.READY, model)
+    assert read(metrics, "batchserve_model_worker_restarts_total") == 0
+    model.worker_restarts = 3
+    assert read(metrics, "batchserve_model_worker_restarts_total") == 3
+
+
 def test_a_traced_request_is_the_exemplar_of_its_bucket_in_openmetrics_only(metrics: Metrics) -> None:
     model, trace = FakeModel(), "4bf92f3577b34da6a3ce929d0e0e4736"
     announce(metrics, ModelState.READY, model)
