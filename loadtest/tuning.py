@@ -2,6 +2,7 @@
 
     python loadtest/tuning.py                                   # five models, about an hour
     python loadtest/tuning.py --models mlp-wide --budget 30s --rounds 1 --seconds 2
+    python loadtest/tuning.py --models encoder --after loadtest/results/tuning-TIME.json   # in several sittings
 
 For each model the target is five run times of its best batch. `tune` looks for the most requests a second within its
 budget. Then every layout with every batch size, its choice among them, is started and offered somewhat more than that,
@@ -39,7 +40,7 @@ from loadtest.models import model_file
 from loadtest.report import RESULTS, write_json
 from loadtest.server import Server, ServerError
 
-__all__ = ["Cell", "findings", "grid", "judged", "main", "table"]
+__all__ = ["Cell", "RunError", "earlier", "findings", "grid", "judged", "main", "table"]
 
 SIZES = (1, 2, 4, 8, 16, 32)
 TARGET_RUNS = 5
@@ -246,6 +247,25 @@ def findings(found: Sequence[Mapping[str, Any]]) -> list[Finding]:
     ]
 
 
+def earlier(file: Path, again: Sequence[str], rounds: int) -> list[dict[str, Any]]:
+    """Return what an earlier result says of the models that are not judged again.
+
+    Raises:
+        RunError: It is no result, or comes from another version or another number of rounds.
+    """
+    try:
+        found = json.loads(file.read_text())
+        models = [one for one in found["models"] if one["model"] not in again]
+        commit = found["machine"]["commit"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{file.name} is no result of this benchmark: {error!r}") from error
+    if commit != machine.commit():
+        raise RunError(f"{file.name} was measured with another version, {commit[:10]}: measure its models again")
+    if any(len(rates) != rounds for one in models for rates in one["goodput_per_s"].values()):
+        raise RunError(f"{file.name} has another number of rounds than {rounds}")
+    return models
+
+
 def main() -> int:
     """Judge the models, print the table and write the JSON file; 1 if a choice was poor or a budget was exceeded."""
     parser = argparse.ArgumentParser(description="Compare the choice of batchserve tune with a grid of real servers.")
@@ -258,10 +278,12 @@ def main() -> int:
         "--load", type=float, default=1.1, help="offered, over the most that tune saw in time (%(default)s)"
     )
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
+    parser.add_argument("--after", type=Path, metavar="FILE", help="result of other models, kept in the new one")
     options = parser.parse_args()
     facts = machine.facts()
     try:
-        found = [judge(name, options) for name in options.models]
+        found = earlier(options.after, options.models, options.rounds) if options.after else []
+        found += [judge(name, options) for name in options.models]
     except (RunError, ServerError, LoadError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from support.benchmarks import tuning
 
@@ -45,3 +48,21 @@ def test_table_has_a_line_for_each_model() -> None:
     assert (good.verdict, quick.verdict) == ("met", "met")
     late, _ = tuning.findings([{**one, "ratios": [0.9, 0.94]}])
     assert late.verdict == "NOT met"
+
+
+def test_models_of_an_earlier_result_are_kept_if_it_is_of_the_same_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = [{"model": name, "goodput_per_s": {"1 x 2, 8": [1.0, 2.0]}} for name in ("encoder", "mlp-wide")]
+    file = tmp_path / "tuning.json"
+    file.write_text(json.dumps({"machine": {"commit": "abc"}, "models": models}))
+    monkeypatch.setattr(tuning.machine, "commit", lambda: "abc")
+    assert tuning.earlier(file, ["encoder"], 2) == models[1:]
+    with pytest.raises(tuning.RunError, match="rounds"):
+        tuning.earlier(file, [], 3)
+    monkeypatch.setattr(tuning.machine, "commit", lambda: "def")
+    with pytest.raises(tuning.RunError, match="another version"):
+        tuning.earlier(file, [], 2)
+    file.write_text("[]")
+    with pytest.raises(tuning.RunError, match="no result"):
+        tuning.earlier(file, [], 2)
