@@ -237,7 +237,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation(
         "refuse who cannot make it (admission rule 7)",
-        lambda: replaced((admission, "_finish_s", lambda *_: -math.inf)),
+        lambda: replaced((admission, "_finish_s", lambda *_: (-math.inf, -math.inf))),
         (
             Measure("2 x overload: goodput", "%", lambda: _overload(2, 3, 3, _good(3 * FULL_S))),
             Measure(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from batchserve.core.shape_queue import ShapeQueue
     from batchserve.core.ticket import Ticket
 
-__all__ = ["Assured", "check_room"]
+__all__ = ["Assured", "Missed", "check_room"]
 
 _STANDING_TARGETS = 20
 _STANDING_BATCHES = 1.25
@@ -41,6 +41,41 @@ class Assured(NamedTuple):
     rows: int
     finish_s: float
     at_s: float
+
+
+class Missed(NamedTuple):
+    """Who was refused by rule 7, as far as it says that others of its model are to be refused as well.
+
+    Under overload most of those that arrive between two decisions are like one that was just refused: they are told so
+    at a fifth of the cost of a prediction.
+
+    Attributes:
+        shape: Whom it holds for.
+        rows: So many rows each.
+        level: Of this priority.
+        waiting: While no more and no fewer rows wait, all of them ahead.
+        deadline_s: Of the one that was refused; later ones have everybody ahead of them, too.
+        least_s: No answer to one of them would come before this, whatever the clock says at its arrival.
+        error: What they are told.
+    """
+
+    shape: ShapeQueue
+    rows: int
+    level: int
+    waiting: int
+    deadline_s: float
+    least_s: float
+    error: TargetMissed
+
+    def rules_out(self, shape: ShapeQueue, ticket: Ticket, waiting: int) -> bool:
+        """Tell whether a request is one of them."""
+        return (
+            self.deadline_s <= ticket.deadline_s < self.least_s
+            and waiting == self.waiting
+            and ticket.request.rows == self.rows
+            and shape is self.shape
+            and ticket.level == self.level
+        )
 
 
 def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) -> None:
@@ -71,6 +106,11 @@ def check_room(policy: Policy, shape: ShapeQueue, ticket: Ticket, now: float) ->
             raise _full(policy, rows, f"{account.rows} rows of this client wait, and {room} are left for all")
     if limits.latency_target_s is None or not limits.shed or policy.cost.is_empty:
         return  # without any run seen, a prediction would be a guess
+    missed = policy.missed
+    if missed is not None and fair is None and missed.rules_out(shape, ticket, queue.rows):
+        policy.counters.refused["target"] += 1
+        missed.error.retry_after_s = _whole_seconds(missed.least_s - ticket.deadline_s)
+        raise missed.error.with_traceback(None)  # it would grow with each of them
     assured = policy.assured
     if (
         assured is not None
@@ -97,15 +137,19 @@ def _full(policy: Policy, rows: int, why: str) -> QueueFull:
 def _check_target(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> None:
     target_s, sizing = policy.limits.latency_target_s, policy.sizing
     assert target_s is not None, "only a latency target is checked"
-    late_s = _finish_s(policy, shape, ticket, before, now) - ticket.deadline_s
+    finish_s, least_s = _finish_s(policy, shape, ticket, before, now)
+    late_s = finish_s - ticket.deadline_s
     if late_s > 0:
         policy.counters.refused["target"] += 1
-        missed = TargetMissed(
+        error = TargetMissed(
             f"model '{policy.name}' could not answer within its latency_target of {target_s * 1e3:g} ms: "
             f"{before} rows wait; retry later"
         )
-        missed.retry_after_s = _whole_seconds(late_s)
-        raise missed
+        error.retry_after_s = _whole_seconds(late_s)
+        waiting = policy.queue.rows
+        if before == waiting:
+            policy.missed = Missed(shape, ticket.request.rows, ticket.level, waiting, ticket.deadline_s, least_s, error)
+        raise error
     overloaded_s = now - sizing.overloaded_since_s
     if not sizing.is_overloaded or overloaded_s <= _STANDING_TARGETS * target_s:
         return
@@ -121,14 +165,19 @@ def _check_target(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int
         raise standing
 
 
-def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> float:
-    """Predict when a request would be answered, in a batch no smaller than the load requires (rule 7)."""
+def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> tuple[float, float]:
+    """Predict when a request would be answered, in a batch no smaller than the load requires (rule 7).
+
+    Returns:
+        The moment, and the least that it can become until the next decision if nobody else is let in.
+    """
     sizing, cost = policy.sizing, policy.backlog.cost_of(shape)
     size, rows = sizing.useful, ticket.request.rows
     free = policy.slots.free_times(now)
     policy.assured = None
     if policy.lengths is not None:
-        return _finish_padded_s(policy, policy.lengths, shape, ticket, before, now)
+        return _finish_padded_s(policy, policy.lengths, shape, ticket, before, now), -math.inf
+    doubt_s = least_doubt_s = 0.0
     if policy.backlog.is_mixed:
         own_s = policy.backlog.work_s()
         last = shape.rows % size + rows
@@ -144,15 +193,20 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
             full_s = max(full_s, size * cost.mean(sizing.need) / sizing.need)
         own_s = full * full_s
         # Each batch ahead may take longer than its mean, the running one too; not all of them do.
-        squares = full / len(free) * full_s**2 + policy.slots.first_run_s(now) ** 2
+        squares = full / len(free) * full_s**2
+        doubt_s = (cost.q - 1) * math.sqrt(squares + policy.slots.first_run_s(now) ** 2)
+        # As the clock goes on, another run may become the one that is to end first.
+        least_doubt_s = (cost.q - 1) * math.sqrt(squares + policy.slots.least_run_s() ** 2)
         _occupy(free, full, full_s)
-        free[0] += (cost.q - 1) * math.sqrt(squares)
     batch_s = cost.hi(max(1, min(last, size), min(size, sizing.planned)))
+    least_s = free[0] + least_doubt_s + batch_s
+    free[0] += doubt_s
     if not policy.device.is_contended:
         if not policy.backlog.is_mixed and rows <= size:
             policy.assured = Assured(shape, (full + 1) * size, free[0] + cost.hi(size), now)
-        return free[0] + batch_s
-    return free[0] + policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now) + batch_s
+        return free[0] + batch_s, least_s
+    ahead_s = policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now)
+    return free[0] + ahead_s + batch_s, -math.inf
 
 
 def _finish_padded_s(

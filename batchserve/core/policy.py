@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from batchserve.core import forming
-from batchserve.core.admission import Assured, check_room
+from batchserve.core.admission import Assured, Missed, check_room
 from batchserve.core.arrivals import Rate
 from batchserve.core.backlog import Backlog
 from batchserve.core.batch import Batch, halves
@@ -84,6 +84,7 @@ class Policy:
         charged_s: What the last batch added to that.
         decided_s: When it was last decided on.
         assured: Whom rule 7 need not be worked out for; None since something else than an arrival changed.
+        missed: Who need not be refused one by one; None since then.
     """
 
     def __init__(self, name: str, limits: Limits, cost: CostModel, device: Device | None = None) -> None:
@@ -101,6 +102,7 @@ class Policy:
         self.virtual_s = self.charged_s = 0.0
         self.decided_s = 0.0
         self.assured: Assured | None = None
+        self.missed: Missed | None = None
         self._costs = ShapeCosts(self.cost, limits.horizon_s)
         self.backlog = Backlog(self.queue, self.sizing, self._costs, self.cost, self.lengths)
         self._ledger = Ledger(name, self.queue, self.fair)
@@ -223,7 +225,7 @@ class Policy:
         Returns:
             Tickets that ended: completed ones, or failed ones with their error.
         """
-        self.assured = None
+        self.assured = self.missed = None
         self.slots.finish(batch)
         counters = self._ledger.counters
         for entry in batch.entries:
@@ -294,7 +296,7 @@ class Policy:
         """Open a decision: bring the sizes up to date, expire what is too late, give up what is stuck."""
         decision = Decision()
         self.decided_s = now
-        self.assured = None
+        self.assured = self.missed = None
         self._holder.until_s = None
         if self.sizing.is_due(now):
             self.parallel = self.device.slots_of(self, now)

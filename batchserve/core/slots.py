@@ -96,6 +96,12 @@ class Slots:
         running = [run for run in self._running.values() if not run.is_stuck]
         return min([(max(now, run.cut_s + run.predicted_s), run.predicted_s) for run in running], default=(now, 0.0))[1]
 
+    def least_run_s(self) -> float:
+        """Return the least that `first_run_s` can become until a run starts or ends."""
+        if self._idle:
+            return 0.0
+        return min([run.predicted_s for run in self._running.values() if not run.is_stuck], default=0.0)
+
     def free_times(self, now: float) -> list[float]:
         """Predict when each slot can take a batch: moments, ascending, `now` for idle ones; never empty."""
         own = [now] * len(self._idle) + sorted(self.busy_until(now))

@@ -27,6 +27,7 @@ _OK_BINARY = (
 _OK_JSON = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b\r\n"
 _OK_LINE = b"HTTP/1.1 200 OK\r\n"
 _CLOSE = b"Connection: close\r\n"
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 
 class _Date:
@@ -106,13 +107,9 @@ def json_reply(status: int, value: object, request_id: str = "", *, is_closing: 
 
 
 def _json_reply(status: int, body: bytes, extra: bytes, *, is_closing: bool) -> bytes:
-    try:
-        phrase = HTTPStatus(status).phrase
-    except ValueError:
-        phrase = ""
     return b"HTTP/1.1 %d %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b%b%b\r\n%b" % (
         status,
-        phrase.encode(),
+        _PHRASES.get(status, b""),
         len(body),
         extra,
         _common(),

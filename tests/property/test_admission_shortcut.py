@@ -1,15 +1,17 @@
-"""Whom an earlier prediction assures is exactly who a prediction of their own would let in."""
+"""Whom an earlier prediction assures, or rules out, is exactly who a prediction of their own would."""
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.core_requests import make_request
 from support.policies import DEAR, LINE, make_policy
 
+from batchserve.core import admission
 from batchserve.core.batch import Batch
 from batchserve.core.policy import Policy
-from batchserve.errors import RequestError
+from batchserve.errors import RequestError, TargetMissed
 
 arrivals = st.tuples(
     st.just("arrive"),
@@ -31,7 +33,7 @@ class Pair:
 
     def arrive(self, now: float, rows: int, priority: int, timeout_s: float | None, width: int) -> None:
         outcomes = []
-        self.exact.assured = None
+        self.exact.assured = self.exact.missed = None
         for policy in (self.quick, self.exact):
             request = make_request(rows, arrival_s=now, priority=priority, timeout_s=timeout_s, width=width)
             outcomes.append(_outcome(policy, request, now))
@@ -58,6 +60,33 @@ def _outcome(policy: Policy, request: object, now: float) -> tuple[str, int | No
     return "admitted", None
 
 
+def test_who_is_like_one_that_was_just_refused_is_told_the_same_without_a_prediction(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    policy = make_policy(points=DEAR, slots=2, latency_target_s=0.02)
+    for now in (0.0, 1e-6):
+        policy.arrive(make_request(32, arrival_s=now), now)
+        policy.decide(now)
+    predictions = 0
+    refused = set()
+
+    def counted(*arguments: object) -> tuple[float, float]:
+        nonlocal predictions
+        predictions += 1
+        return finish_s(*arguments)  # type: ignore[arg-type]
+
+    finish_s = admission._finish_s
+    monkeypatch.setattr(admission, "_finish_s", counted)
+    for number in range(200):
+        now = 1e-5 * number
+        with pytest.raises(TargetMissed) as caught:
+            policy.arrive(make_request(1, arrival_s=now), now)
+        refused.add(str(caught.value))
+    assert predictions == 1
+    assert len(refused) == 1
+    assert policy.counters.refused["target"] == 200
+
+
 @given(
     steps=st.lists(events, max_size=60),
     curve=st.sampled_from([LINE, DEAR]),
@@ -66,7 +95,7 @@ def _outcome(policy: Policy, request: object, now: float) -> tuple[str, int | No
     levels=st.integers(1, 3),
     pauses=st.lists(st.floats(0, 0.02), min_size=60, max_size=60),
 )
-def test_shortcut_lets_in_whom_the_prediction_would(
+def test_shortcuts_let_in_and_refuse_whom_the_prediction_would(
     steps: list[tuple], curve: tuple, slots: int, target_s: float, levels: int, pauses: list[float]
 ) -> None:
     pair = Pair(points=curve, slots=slots, latency_target_s=target_s, priority_levels=levels)
