@@ -91,6 +91,7 @@ class GraphRuns:
         self._graphs: dict[int, _Graph] = {}
         self._sizes: list[int] = []
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        self._is_busy = False
         self._thread = threading.Thread(target=self._work, name=f"graphs {name}", daemon=True)
         self._thread.start()
 
@@ -127,11 +128,10 @@ class GraphRuns:
         prove_staged(self.run_eagerly, self.run, list(self._shared.dtypes), questions, tolerance)
 
     def close(self) -> None:
-        """End the thread and let go of the graphs; nothing may be running."""
+        """End the thread and let go of the graphs. A run that is stuck is left to itself: they go when it ends."""
         self._inbox.put(None)
-        self._thread.join()
-        self._graphs.clear()
-        self._shared.session = None
+        if not self._is_busy:
+            self._thread.join()
 
     # --- on the session's thread ----------------------------------------------------------------------------------
 
@@ -145,12 +145,16 @@ class GraphRuns:
 
     def _work(self) -> None:
         while (job := self._inbox.get()) is not None:
+            self._is_busy = True
             try:
                 job.outputs = job.call()
             except BaseException as error:  # noqa: BLE001  # it is raised where the job came from
                 job.error = error
+            self._is_busy = False
             job.is_done.set()
             del job  # its arrays must not outlive it while the thread waits for the next
+        self._graphs.clear()
+        self._shared.session = None
 
     def _run(self, names: Sequence[str], feeds: Mapping[str, Array], options: Any) -> list[Array]:
         rows = WHOLE if WHOLE in self._graphs else len(next(iter(feeds.values())))

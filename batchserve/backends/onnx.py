@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from batchserve.backends.base import ModelFile
+from batchserve.backends.cuda import CudaError
 from batchserve.backends.graphs import GraphRuns, sizes_of
 from batchserve.backends.mismatches import mismatches
 from batchserve.backends.onnx_session import OnnxSession
@@ -81,7 +82,10 @@ def _with_graphs(
     sizes = sizes_of(config, inputs)
     device = device_of(opened.session.get_providers(), opened.device_number)
     check_bindable(opened.session, device, inputs, outputs)
-    runs = GraphRuns(name, opened.session, device, {tensor.name: tensor.datatype.dtype for tensor in outputs})
+    try:
+        runs = GraphRuns(name, opened.session, device, {tensor.name: tensor.datatype.dtype for tensor in outputs})
+    except CudaError as error:
+        raise ModelLoadError(f"cuda_graphs: {error}") from error
     try:
         made = OnnxSession(opened, config, inputs, outputs, facts, runs=runs)
         made.capture(runs, sizes)

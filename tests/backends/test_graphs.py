@@ -20,12 +20,14 @@ from support.slow_model import slow_echo
 
 from batchserve.backends import graphs, onnx, providers
 from batchserve.backends.base import Layout, ModelFile
+from batchserve.backends.cuda import CudaError
 from batchserve.backends.onnx import OnnxBackend, OnnxSession
 from batchserve.config import DeclaredTensor, ModelConfig
 from batchserve.errors import BackendError, ModelLoadError
 
 Load = Callable[..., OnnxSession]
 SIZES = (2, 5, 8)
+WAIT_S = 10.0
 WITH_GRAPHS = providers.with_graphs
 
 
@@ -90,6 +92,11 @@ class Runtime:
         for (place,) in captured.values():
             assert all(len(where) == 5 and where[-1] for _, where in place), "every tensor has an address of its own"
         assert len(self.threads) == 1, "the runtime keeps graphs for the thread that captured them"
+
+
+def threads() -> set[threading.Thread]:
+    """Those of graphs; others that tests before this one began may end at any time."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("graphs ")}
 
 
 def same(got: list[Any], expected: list[Any]) -> None:
@@ -200,10 +207,10 @@ def test_no_answer_is_overwritten_by_a_later_run(
     ],
 )
 def test_what_cannot_be_captured_is_refused(load: Load, proto: Any, config: dict[str, Any], problem: str) -> None:
-    before = threading.active_count()
+    before = threads()
     with pytest.raises(ModelLoadError, match=problem):
         load(proto(), cuda_graphs=True, **config)
-    assert threading.active_count() == before
+    assert threads() == before
 
 
 def test_graph_that_answers_otherwise_is_refused(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,6 +242,15 @@ def test_capture_that_fails_names_the_size(load: Load, device: HostDevice) -> No
         load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=(2, 500), max_batch_size=500)
 
 
+def test_driver_that_makes_no_stream_is_an_error_at_load(load: Load, device: HostDevice) -> None:
+    def refuse() -> Any:
+        raise CudaError("cuStreamCreate failed: out of memory (2)")
+
+    device.copier = refuse  # type: ignore[method-assign]
+    with pytest.raises(ModelLoadError, match="cuda_graphs: cuStreamCreate failed"):
+        load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=SIZES)
+
+
 def test_errors_are_worded_as_without_graphs(load: Load) -> None:
     plain = load(models.mlp())
     session = load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=SIZES)
@@ -248,15 +264,43 @@ def test_errors_are_worded_as_without_graphs(load: Load) -> None:
 
 
 def test_closing_ends_the_thread_and_lets_go_of_the_session(load: Load) -> None:
-    before = set(threading.enumerate())
+    before = threads()
     session = load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=SIZES)
-    assert len(set(threading.enumerate()) - before) == 1
+    assert len(threads() - before) == 1
     assert session._opened is not None
     runtime = weakref.ref(session._opened.session)
     session.close()
     gc.collect()
-    assert set(threading.enumerate()) == before
+    assert threads() == before
     assert runtime() is None
+
+
+def test_stuck_run_does_not_hold_up_closing(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose run never comes back can be unloaded all the same."""
+    inside, go_on = threading.Event(), threading.Event()
+    session = load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=SIZES)
+    assert isinstance(session._session, graphs.GraphRuns)
+    runs, thread = session._session, session._session._thread
+
+    def stuck(*_: object) -> list[Any]:
+        inside.set()
+        assert go_on.wait(WAIT_S)
+        return []
+
+    monkeypatch.setattr(runs, "_run", stuck)
+    runner = threading.Thread(target=session.run, args=(session.sample(1), 1))
+    runner.start()
+    assert inside.wait(WAIT_S)
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    closing.join(WAIT_S)
+    is_closed = not closing.is_alive()
+    go_on.set()
+    for one in (runner, closing, thread):
+        one.join(WAIT_S)
+    assert is_closed
+    assert not thread.is_alive()
+    assert runs._shared.session is None
 
 
 def test_declared_sizes_are_as_good_as_exported_ones(load: Load) -> None:
