@@ -278,7 +278,8 @@ class StagedRuns:
                 self._lanes.clear()
                 log.warning("runs go without page-locked memory from now on: %s", error)
             raise
-        self._lanes.append(lane)
+        if not self._is_full:
+            self._lanes.append(lane)
         return outputs
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import threading
 import time
 import weakref
@@ -143,26 +144,27 @@ def _pair(tmp_path_factory: pytest.TempPathFactory) -> Any:
 # --- threads ----------------------------------------------------------------------------------------------------------
 
 
-def test_threads_have_lanes_of_their_own(load: Load, device: HostDevice) -> None:
+def test_threads_have_lanes_of_their_own(load: Load, device: HostDevice, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = load(slow_echo(20))
     session = staged(plain)
     questions = [[np.full((rows, 1), rows, np.int64)] for rows in range(1, 33)]
-    together = threading.Barrier(4)
+    together, number, run = threading.Barrier(4), itertools.count(), staging._Lane.run
+
+    def run_together(lane: Any, *arguments: Any) -> list[Any]:
+        if next(number) < 4:
+            together.wait(20.0)
+        return run(lane, *arguments)
 
     def ask(inputs: list[Any]) -> list[Any]:
         return session.run(inputs, 3)
 
-    def first(inputs: list[Any]) -> list[Any]:
-        together.wait(20.0)
-        return ask(inputs)
-
+    monkeypatch.setattr(staging._Lane, "run", run_together)
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(first, questions[:4]))
         for _ in range(4):
             for inputs, (echo, work) in zip(questions, pool.map(ask, questions), strict=True):
                 np.testing.assert_array_equal(echo, inputs[0])
                 np.testing.assert_allclose(work, plain.run(inputs, 2)[0], 1e-4, 1e-6)
-    assert 1 < device.copiers <= 5, "as many lanes as there were runs at once"
+    assert device.copiers == 4, "as many lanes as there were runs at once"
 
 
 def test_run_is_interrupted(load: Load, device: HostDevice) -> None:
@@ -228,6 +230,37 @@ def test_without_page_locked_memory_runs_are_plain_from_then_on(
     for rows in (2, 4000, 4000, 2):
         same(session.run(plain.sample(rows), 1), plain.run(plain.sample(rows), 1))
     assert caplog.text.count("without page-locked memory") == 1
+
+
+def test_lane_that_comes_back_after_memory_ran_out_is_let_go(
+    device: HostDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody would use its memory any more."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Lane:
+        def __init__(self, *_: object) -> None: ...
+
+        def run(self, names: Any, feeds: Any, options: Any) -> list[Any]:
+            if feeds:
+                raise staging.NoRoom("nothing is left")
+            inside.set()
+            assert go_on.wait(20.0)
+            return []
+
+    class Plain:
+        def run(self, *_: object) -> list[Any]:
+            return []
+
+    monkeypatch.setattr(staging, "_Lane", Lane)
+    runs = staging.StagedRuns(Plain(), device, {})
+    slow = threading.Thread(target=runs.run, args=([], {}, None))
+    slow.start()
+    assert inside.wait(20.0)
+    runs.run([], {"x": np.ones(1)}, None)
+    go_on.set()
+    slow.join()
+    assert runs._lanes == []
 
 
 def test_strings_are_not_staged(load: Load, device: HostDevice) -> None:
