@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from batchserve.backends.agreement import differences, elsewhere, scale_of
+from batchserve.backends.agreement import difference, elsewhere
 
 if TYPE_CHECKING:
     from batchserve.backends.base import Session
@@ -51,12 +51,8 @@ def _wrong_answer(candidate: Session, serving: Session, recorded: Recorded) -> s
     tolerance = elsewhere((*candidate.providers, *serving.providers))
     for number, (inputs, mask) in enumerate(questions):
         expected, got = serving.run(inputs, mask), candidate.run(inputs, mask)
-        kind = "random" if number < len(sizes) else "recorded"
-        for index, (right, given) in enumerate(zip(expected, got, strict=True)):
-            if right.shape != given.shape or right.dtype != given.dtype:
-                return f"for {kind} inputs it answers {given.dtype}{list(given.shape)} in place of {right.shape}"
-            if apart := differences(right, given, scale_of(right), tolerance):
-                return f"for {kind} inputs its answer {index} is another ({apart})"
+        if problem := difference(expected, got, tolerance):
+            return f"for {'random' if number < len(sizes) else 'recorded'} inputs its {problem}"
     return ""
 
 

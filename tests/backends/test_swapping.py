@@ -90,9 +90,9 @@ def test_run_that_began_before_the_change_ends_on_the_old_session() -> None:
         (Providers(trouble=ModelLoadError("no engine for this graph")), "failed", "no engine for this graph"),
         (Providers(trouble=BackendError("it runs out of memory")), "failed", "out of memory"),
         (Providers(trouble=ZeroDivisionError("a bug")), "failed", "a bug in the server"),
-        (Providers(lambda inputs: [inputs[0] * 2.2]), "refused", "for random inputs its answer 0 is another"),
-        (Providers(lambda inputs: [inputs[0][:, :2]]), "refused", r"it answers float32\["),
-        (Providers(lambda inputs: [inputs[0].astype(np.float64)]), "refused", "it answers float64"),
+        (Providers(lambda inputs: [inputs[0] * 2.2]), "refused", "for random inputs its output 0 is another"),
+        (Providers(lambda inputs: [inputs[0][:, :2]]), "refused", r"output 0 is float32\[1, 2\] in place of"),
+        (Providers(lambda inputs: [inputs[0].astype(np.float64)]), "refused", "output 0 is float64"),
         (Providers(lambda inputs: [inputs[0] * np.nan]), "refused", "elements differ"),
     ],
 )
@@ -121,7 +121,7 @@ def test_wrong_answers_that_only_real_inputs_show_are_found() -> None:
     gate.set()
     assert session.wait(WAIT_S)
     assert session.build.state == "refused"
-    assert "for recorded inputs its answer 0 is another" in session.build.why
+    assert "for recorded inputs its output 0 is another" in session.build.why
     session.close()
 
 

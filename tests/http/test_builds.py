@@ -28,6 +28,7 @@ async def test_readiness_says_what_a_model_runs_on_until_its_provider_is_built(s
     gate = threading.Event()
     service = await serve(SwappingBackend(Providers(build_gate=gate)), MODELS)
     build = service.model("m").session
+    await until(lambda: build.build.state == "building")
     async with await service.client() as client:
         told = await detail(client)
         assert (told["state"], told["provider"]) == ("building", "cpu")
@@ -43,7 +44,7 @@ async def test_readiness_says_what_a_model_runs_on_until_its_provider_is_built(s
     ("backend", "state", "why"),
     [
         (Providers(trouble=ModelLoadError("no engine for this graph")), "failed", "no engine for this graph"),
-        (Providers(lambda inputs: [inputs[0] * 3]), "refused", "its answer 0 is another"),
+        (Providers(lambda inputs: [inputs[0] * 3]), "refused", "its output 0 is another"),
     ],
 )
 async def test_readiness_and_console_say_why_a_build_is_not_used(
@@ -52,6 +53,7 @@ async def test_readiness_and_console_say_why_a_build_is_not_used(
     monkeypatch.setattr(stream, "PERIOD_S", 0.02)
     backend.build_gate = threading.Event()
     service = await serve(SwappingBackend(backend), MODELS, live=Numbers)
+    await until(lambda: service.model("m").session.build.state == "building")
     async with looking(service) as events, await service.client() as client:
         _, about = await events.next()
         assert about["models"][0]["build"]["state"] == "building"

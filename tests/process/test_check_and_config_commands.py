@@ -213,4 +213,4 @@ async def test_check_waits_for_a_build_and_says_what_came_of_it() -> None:
                 assert is_good
                 said.append(lines[-1].split(maxsplit=1))
     assert said[0] == ["build", "swapped: runs on openvino since it was built"]
-    assert said[1][1].startswith("refused: openvino is not used: for random inputs its answer 0 is another")
+    assert said[1][1].startswith("refused: openvino is not used: for random inputs its output 0 is another")
