@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -9,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
+from threading import get_ident
 from typing import TYPE_CHECKING
 
 from batchserve.backends import engines, inventory
@@ -72,7 +74,8 @@ class EngineBackend:
         if config.isolation != "process" and options["trt_engine_cache_enable"] == "True" and not built.exists():
             start_s = time.monotonic()
             self._apart(file, config)
-            built.touch()
+            with contextlib.suppress(OSError):  # it may be deleted at any time, and only costs a build
+                built.touch()
             log.info("model %s: its engines for TensorRT were built in %.1f s", file.name, time.monotonic() - start_s)
         first = self._inner.load(file, config)
         instances = config.instances or 1
@@ -231,6 +234,7 @@ class SessionEach:
     def __init__(self, sessions: Sequence[Session]) -> None:
         self._sessions = tuple(sessions)
         self._free: SimpleQueue[Session] = SimpleQueue()
+        self._by_thread: dict[int, Session] = {}
         for session in sessions:
             self._free.put(session)
         first = sessions[0]
@@ -240,7 +244,13 @@ class SessionEach:
         self.providers: tuple[str, ...] = first.providers
         self.layouts: tuple[Layout, ...] = (Layout(len(sessions), first.layouts[0].threads),)
         self.pad: PadRule | None = first.pad
-        self.facts: Mapping[str, str] = {**first.facts, "sessions": str(len(sessions))}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Those of the first session, how many there are, and how often the processes of all were started again."""
+        each = [session.facts for session in self._sessions]
+        restarts = {"restarts": str(sum(int(one["restarts"]) for one in each))} if "restarts" in each[0] else {}
+        return {**each[0], **restarts, "sessions": str(len(each))}
 
     def sample(self, rows: int, length: int = 0) -> list[Array]:
         """See `Session.sample`."""
@@ -256,15 +266,17 @@ class SessionEach:
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on a session that is free, or wait for one; see `Session.run`."""
-        session = self._free.get()
+        session = self._by_thread[get_ident()] = self._free.get()
         try:
             return session.run(inputs, output_mask)
         finally:
+            del self._by_thread[get_ident()]
             self._free.put(session)
 
     def interrupt(self, thread: int) -> None:
-        """See `Session.interrupt`: a session without a run on that thread does nothing."""
-        for session in self._sessions:
+        """Interrupt the session that the thread's run is in; see `Session.interrupt`. The others go on."""
+        session = self._by_thread.get(thread)
+        if session is not None:
             session.interrupt(thread)
 
     def profiled(self) -> Profiled:

@@ -77,11 +77,11 @@ class _LeftError(Exception):
 
 
 class _Held:
-    """A session and how many runs are in it. Invariant: closed exactly once, when it was left and no run is in it."""
+    """A session and the threads that run in it. Invariant: closed exactly once, when it was left and none is in it."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.runs = 0
+        self.threads: set[int] = set()
         self.is_left = False
 
 
@@ -196,9 +196,9 @@ class SwappingSession:
             self._leave(held)
 
     def interrupt(self, thread: int) -> None:
-        """Interrupt the run on a thread, on the session that serves and on the one that a run may still be in."""
+        """Interrupt the run on a thread, on the session that it is in: that may be the one before."""
         for held in (self._held, self._before):
-            if held is not None and held.runs:
+            if held is not None and thread in held.threads:
                 held.session.interrupt(thread)
 
     def profiled(self) -> Profiled:
@@ -220,7 +220,7 @@ class SwappingSession:
             leaving = [held for held in (self._held, self._before) if held is not None and not held.is_left]
             for held in leaving:
                 held.is_left = True
-            empty = [held for held in leaving if held.runs == 0]
+            empty = [held for held in leaving if not held.threads]
         if runs is not None:
             runs.stop()
         for held in empty:
@@ -241,13 +241,13 @@ class SwappingSession:
             held = self._held
             if self._bounds is not None and self._before is not None and not is_inside(inputs, self._bounds):
                 held = self._before
-            held.runs += 1
+            held.threads.add(threading.get_ident())
             return held
 
     def _leave(self, held: _Held) -> None:
         with self._lock:
-            held.runs -= 1
-            is_over = held.is_left and held.runs == 0
+            held.threads.discard(threading.get_ident())
+            is_over = held.is_left and not held.threads
         if is_over:
             held.session.close()
 
@@ -264,7 +264,7 @@ class SwappingSession:
             before, self._held = self._held, _Held(session)
             self._before, self._bounds = before, bounds
             before.is_left = bounds is None
-            is_empty = before.is_left and before.runs == 0
+            is_empty = before.is_left and not before.threads
         if is_empty:
             before.session.close()
         return True
@@ -303,7 +303,7 @@ class SwappingSession:
             self._runs = None
             if session is not None:
                 session.close()
-        if ended is None:
+        if ended is None or self._is_closed:
             return  # the model leaves
         if ended.state != "swapped" and not self._is_asked:
             ended = replace(ended, state="declined")

@@ -129,6 +129,30 @@ def test_engine_is_built_once_in_a_process_of_its_own_and_kept(
     assert len(backends.apart) == len(fake.built) == 3
 
 
+def test_engine_that_cannot_be_marked_as_built_is_used_all_the_same(
+    tmp_path: Path, fake: TensorRTRuntime, file: ModelFile
+) -> None:
+    """As where the disk is full, or the folder was deleted during the minutes of a build."""
+
+    def build(_: ModelFile, config: ModelConfig) -> None:
+        options = dict(config.provider_options[-1][1])
+        (Path(options["trt_engine_cache_path"]) / "built").symlink_to("nowhere/built")
+
+    engines = EngineBackend(OnnxBackend(), tmp_path / "engines", lambda number: {}, build)
+    engines.load(file, config()).close()
+    assert len(fake.built) == 1
+
+
+def test_what_sessions_say_of_their_workers_is_added_up() -> None:
+    backend = FakeBackend()
+    sessions = [backend.open((Layout(1, 1),)) for _ in range(2)]
+    both = SessionEach(sessions)
+    assert "restarts" not in both.facts
+    for session in sessions:
+        session.facts = {"restarts": "2"}
+    assert (both.facts["restarts"], both.facts["sessions"]) == ("4", "2")
+
+
 def test_model_in_a_worker_of_its_own_builds_there(backends: Backends, file: ModelFile) -> None:
     backends.engines.load(file, config(isolation="process")).close()
     assert not backends.apart
@@ -289,7 +313,7 @@ def test_sessions_of_one_model_run_side_by_side_and_are_closed_together() -> Non
         runner.start()
     assert backend.wait_for_runs(2, WAIT_S), "the second waits for the first"
     both.interrupt(runners[0].ident or 0)
-    assert backend.interrupted == [runners[0].ident] * 2
+    assert backend.interrupted == [runners[0].ident], "a worker would be killed, whatever runs in it"
     gate.set()
     for runner in runners:
         runner.join()

@@ -84,6 +84,40 @@ def test_run_that_began_before_the_change_ends_on_the_old_session() -> None:
     session.close()
 
 
+def test_only_the_session_that_a_run_is_in_is_interrupted() -> None:
+    """An isolated one is killed by that, with all that runs in it."""
+    inside, go_on = [threading.Event(), threading.Event()], threading.Event()
+
+    def answer(number: int) -> Answer:
+        def answered(inputs: Sequence[Array]) -> list[Array]:
+            if len(inputs[0]) == 5:
+                inside[number].set()
+                assert go_on.wait(WAIT_S)
+            return [inputs[0] * 2]
+
+        return answered
+
+    backend = Providers(answer(1))
+    session = opened(backend)
+    before = backend.sessions[0]
+    assert isinstance(before, Provider)
+    before.answer = answer(0)
+    runners = [threading.Thread(target=session.run, args=(ones(5), 1)) for _ in inside]
+    runners[0].start()
+    assert inside[0].wait(WAIT_S)
+    session.serve(Layout(1, 1), 8)
+    assert session.wait(WAIT_S)
+    assert session.build.state == "swapped", session.build.why
+    runners[1].start()
+    assert inside[1].wait(WAIT_S)
+    session.interrupt(runners[0].ident or 0)
+    assert backend.interrupted == [runners[0].ident]
+    go_on.set()
+    for runner in runners:
+        runner.join()
+    session.close()
+
+
 @pytest.mark.parametrize(
     ("backend", "state", "why"),
     [
