@@ -19,6 +19,7 @@ from batchserve.backends.batchability import Findings, investigate
 from batchserve.backends.graphs import WHOLE, GraphRuns
 from batchserve.backends.padding import guess, mask_of, resolve
 from batchserve.backends.padding_proof import prove_padding
+from batchserve.backends.providers import CPU, CUDA
 from batchserve.backends.runtime import Opened, is_out_of_memory, open_session, plain_text, require_runtime
 from batchserve.backends.samples import draw
 from batchserve.backends.staging import device_of, stage
@@ -36,7 +37,7 @@ OUTSIZED = 2.0
 FORGETTING = 0.999
 """What becomes of that largest size with each run: half of it is left after some 700."""
 
-ARENAS = {"CPUExecutionProvider": "cpu:0", "CUDAExecutionProvider": "cpu:0;gpu:0"}
+ARENAS = {CPU: "cpu:0", CUDA: "cpu:0;gpu:0"}
 """The arenas to shrink, as the runtime names them, by the first provider."""
 
 
@@ -84,7 +85,7 @@ class OnnxSession:
         # A captured graph goes on using memory that the arena holds to be free.
         self._arenas = ARENAS.get(self.providers[0], "") if runs is None else ""
         # A run on an accelerator waits for whoever else uses the device, and the event loop has no cores of its own.
-        self.may_run_in_place = self.providers == ("CPUExecutionProvider",) and not config.cpu_affinity
+        self.may_run_in_place = self.providers == (CPU,) and not config.cpu_affinity
         began = time.perf_counter()
         self.pad = _padding(config, inputs, outputs)
         self._findings = findings or investigate(
@@ -209,9 +210,7 @@ class OnnxSession:
         if layout.is_staged:
             return self._staged(layout)
         config = replace(self._config, instances=1, intra_op_threads=layout.threads, staging="off", cuda_graphs=False)
-        if self.providers == (
-            "CPUExecutionProvider",
-        ):  # be it by fallback: what is configured for others would be refused
+        if self.providers == (CPU,):  # be it by fallback: what is configured for others would be refused
             config = replace(config, providers=("cpu",), device=None, provider_options=())
         opened = open_session(self._path, config)
         facts = {**self.facts, "intra_op_threads": str(layout.threads)}
