@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -179,14 +179,15 @@ def test_help_loads_nothing_heavy() -> None:
 
 
 def test_help_takes_less_than_0_3_s() -> None:
-    """The best of a few, since other processes run on this machine, too."""
+    """Of the processor, and in one of ten tries: other processes run on this machine, too."""
 
     def measure() -> float:
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert run_command("--help").returncode == 0
-        return time.perf_counter() - began
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime
 
-    assert min(measure() for _ in range(5)) < 0.3
+    assert any(measure() < 0.3 for _ in range(10))
 
 
 def test_version_is_printed() -> None:
