@@ -74,6 +74,11 @@ def _idle(entries: Mapping[str, Entry]) -> Iterator[str]:
             f"{_written(build)} builds nothing with {_written(first)}; expected a provider that is named first and "
             "takes time to build; name it in providers or leave build out"
         )
+    graphs, staging = entries["cuda_graphs"], entries["staging"]
+    if graphs.value and staging.value != "auto":
+        yield f"{_written(staging)} changes nothing beside {_written(graphs)}, which is staged anyway; leave it out"
+    if graphs.value and hint.value != "auto" and instances.value is None:
+        yield f"{_written(hint)} chooses nothing beside {_written(graphs)}, whose runs are made in turn; leave it out"
     spinning, threads = entries["spinning"], entries["intra_op_threads"]
     if spinning.value != "off" and threads.value == 1:
         yield (

@@ -376,6 +376,8 @@ def test_cores_are_a_list_or_one_number_in_the_file(tmp_path: Path) -> None:
             ["build=background", "providers=cpu"],
             ['"background" (from', 'builds nothing with providers = ["cpu"] (from'],
         ),
+        (["staging=off", "cuda_graphs=true"], ['staging = "off" (from', "beside cuda_graphs = true (from"]),
+        (["hint=throughput", "cuda_graphs=true"], ['hint = "throughput" (from', "beside cuda_graphs = true (from"]),
         (["spinning=on", "intra_op_threads=1"], ['spinning = "on" (from', "intra_op_threads = 1 (from", "has none"]),
         (["retry_crashed=true"], ["retry_crashed = true (from", "runs nothing again"]),
     ],
@@ -396,6 +398,8 @@ def test_key_that_changes_nothing_beside_another_is_warned_of(given: list[str], 
         ["spinning=on"],
         ["intra_op_threads=1"],
         ["retry_crashed=true", "isolation=process"],
+        ["cuda_graphs=true"],
+        ["staging=on"],
     ],
 )
 def test_key_that_does_something_is_not_warned_of(given: list[str]) -> None:
