@@ -112,6 +112,8 @@ class Holder:
         if parallel <= 1 or target_s is None:
             return False
         useful = self._sizing.useful
+        if 2 * cost.hi(useful) <= target_s:  # nor do smaller ones take longer
+            return False
         arriving = min(rate.per_second(now) / parallel, useful / cost.mean(useful))  # the rest is turned away
         if arriving * cost.mean(1) <= _BUSY:
             return False
