@@ -56,8 +56,8 @@ bench-layouts: $(VENV)/.test ## Measure the choice of instances and threads at l
 	"$(BIN)/python" loadtest/layouts.py $(ARGS)
 	"$(BIN)/python" loadtest/layouts.py --http --seconds 5 $(ARGS)
 
-bench-execution: $(VENV)/.test ## Measure what a worker process and a swap cost (minutes)
-	for what in isolation swap swap-computing; do "$(BIN)/python" loadtest/execution.py $$what $(ARGS) || exit 1; done
+bench-execution: $(VENV)/.test ## Measure what the engine, a worker process and a swap cost (minutes)
+	for what in path isolation swap swap-computing; do "$(BIN)/python" loadtest/execution.py $$what $(ARGS) || exit 1; done
 
 bench-gpu: ## Check and measure on an NVIDIA GPU, with what is installed in VENV
 	"$(BIN)/python" -m pytest tests/gpu

@@ -1,5 +1,6 @@
-"""What execution costs: a worker process over a thread, and a swap under load.
+"""What execution costs: the engine over a bare loop, a worker process over a thread, and a swap under load.
 
+    python loadtest/execution.py path         # the saturated engine against a tight loop of the runtime's own runs
     python loadtest/execution.py isolation    # one run in a worker process against one in this process
     python loadtest/execution.py swap         # open-loop latency before, during and after a build and its swap
 
@@ -14,13 +15,14 @@ import statistics
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime
 
 if not __package__:  # run as a script: its own folder is on the path, but the package's parent is not
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,12 +41,56 @@ from batchserve.errors import RequestError
 from loadtest import layouts, machine
 from loadtest.models import model_file
 from loadtest.report import RESULTS, write_json
+from loadtest.scheduling_real import MODELS
 
 __all__ = ["main"]
 
 Array = npt.NDArray[Any]
 
 BUILD_S = 3.0
+
+PATHS: dict[str, tuple[int, ...]] = {"encoder": (1, 8, 32), "resnet50": (1, 4, 16), "mlp-wide": (1, 8, 32)}
+"""Sizes of a run, by model."""
+PATH_S = 3.0
+
+
+# --- the engine over a bare loop --------------------------------------------------------------------------------------
+
+
+async def path(rounds: int) -> list[dict[str, Any]]:
+    """Saturate the engine with runs of one size, in turns with a loop that does nothing but run; rows per second.
+
+    Both have one run at a time on all cores. The loop's session is made as a script would make it, by defaults.
+    """
+    found = []
+    with ThreadPoolExecutor(1) as executor:
+        for name, sizes in PATHS.items():
+            bare = onnxruntime.InferenceSession(str(model_file(name)), providers=["CPUExecutionProvider"])
+            for size in sizes:
+                config = {"instances": 1, "intra_op_threads": layouts.CORES, "max_batch_size": size}
+                model = await layouts.load(name, executor, warmup_budget_s=1.0, **config)
+                batch = MODELS[name].inputs(size)
+                rows = [[array[at : at + 1] for array in batch.values()] for at in range(size)]
+                pairs = []
+                for _ in range(rounds):
+                    raw = _bare_rows_per_s(bare, batch, size)
+                    pairs.append((raw, await layouts.rows_per_s(model, rows, PATH_S)))
+                await _leave(model)
+                raw, ours = (statistics.median(column) for column in zip(*pairs, strict=True))
+                ratios = [ours / raw for raw, ours in pairs]
+                found.append(
+                    {"model": name, "rows": size, "bare_per_s": raw, "engine_per_s": ours, "engine_over_bare": ratios}
+                )
+                print(f"{name} x {size}: bare {raw:,.0f}/s  engine {ours:,.0f}/s  {statistics.median(ratios):.3f}")
+    return found
+
+
+def _bare_rows_per_s(session: Any, batch: Mapping[str, Array], size: int) -> float:
+    runs, start_s = 0, time.perf_counter()
+    while time.perf_counter() < start_s + PATH_S:
+        session.run(None, batch)
+        runs += 1
+    return size * runs / (time.perf_counter() - start_s)
 
 
 # --- a worker process over a thread -----------------------------------------------------------------------------------
@@ -191,12 +237,14 @@ async def _leave(model: Model) -> None:
 def main() -> int:
     """Run one comparison, print its lines and write the JSON file."""
     parser = argparse.ArgumentParser(description="Measure what execution costs.")
-    parser.add_argument("what", choices=["isolation", "swap", "swap-computing"])
+    parser.add_argument("what", choices=["path", "isolation", "swap", "swap-computing"])
     parser.add_argument("--rounds", type=int, default=5, help="(%(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file (%(default)s)")
     arguments = parser.parse_args()
     facts = machine.facts()
-    if arguments.what == "isolation":
+    if arguments.what == "path":
+        found = asyncio.run(path(arguments.rounds))
+    elif arguments.what == "isolation":
         found = isolation(arguments.rounds, 500)
     else:
         found = asyncio.run(swap(arguments.rounds, is_computing=arguments.what == "swap-computing"))

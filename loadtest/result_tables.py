@@ -153,7 +153,7 @@ def _tuning(result: Result) -> str:
 
 
 def _execution(result: Result) -> str:
-    if result["what"] == "isolation":
+    if result["what"] in ("path", "isolation"):
         return flat_table(result["measurements"])
     rounds = result["measurements"]
     lines = ["| phase | p99 ms (range) |", "|---|---:|"]
