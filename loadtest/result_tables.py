@@ -152,6 +152,20 @@ def _tuning(result: Result) -> str:
     return tuning.table(result["models"])
 
 
+def _unloading(result: Result) -> str:
+    from loadtest.unloading import MOST_GROWTH, SETTLED
+
+    sizes = result["resident_bytes"]
+    settled, last, most = sizes[SETTLED - 1], sizes[-1], max(sizes[SETTLED:])
+    said = "met" if last / settled - 1 <= MOST_GROWTH else "NOT met"
+    return (
+        f"| cycles | resident after {SETTLED}, MB | after all, MB | most between, MB | grew by | wanted | |\n"
+        "|---:|---:|---:|---:|---:|---|---|\n"
+        f"| {len(sizes)} | {settled / 1e6:.1f} | {last / 1e6:.1f} | {most / 1e6:.1f} | {last / settled - 1:.2%} "
+        f"| ≤ {MOST_GROWTH:.0%} | {said} |"
+    )
+
+
 def _execution(result: Result) -> str:
     if result["what"] in ("path", "isolation"):
         return flat_table(result["measurements"])
@@ -171,5 +185,6 @@ TABLES: dict[str, Callable[[Result], str]] = {
     "tuning": _tuning,
     "batching": _batching,
     "execution": _execution,
+    "unloading": _unloading,
 }
 """How results of these benchmarks are shown; those of all others are shown by their findings, samples or figures."""

@@ -24,7 +24,7 @@ from batchserve.core.shapes import shape_key
 from loadtest import layouts, machine, procfs
 from loadtest.report import RESULTS, write_json
 
-__all__ = ["MOST_GROWTH", "cycles", "main"]
+__all__ = ["MOST_GROWTH", "SETTLED", "cycles", "main"]
 
 MODEL = "mlp-medium"
 SETTLED = 10
