@@ -37,8 +37,8 @@ OUTSIZED = 2.0
 FORGETTING = 0.999
 """What becomes of that largest size with each run: half of it is left after some 700."""
 
-ARENAS = {CPU: "cpu:0", CUDA: "cpu:0;gpu:0"}
-"""The arenas to shrink, as the runtime names them, by the first provider."""
+ARENAS = {CPU: "cpu:0", CUDA: "cpu:0;gpu:{device}"}
+"""The arenas to shrink, as the runtime names them, by the first provider. It fails a run that names one it has not."""
 
 
 class OnnxSession:
@@ -83,7 +83,8 @@ class OnnxSession:
         self._usual_bytes = 0.0
         self.providers: tuple[str, ...] = tuple(opened.session.get_providers())
         # A captured graph goes on using memory that the arena holds to be free.
-        self._arenas = ARENAS.get(self.providers[0], "") if runs is None else ""
+        arenas = ARENAS.get(self.providers[0], "") if runs is None else ""
+        self._arenas = arenas.format(device=opened.device_number)
         # A run on an accelerator waits for whoever else uses the device, and the event loop has no cores of its own.
         self.may_run_in_place = self.providers == (CPU,) and not config.cpu_affinity
         began = time.perf_counter()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 from onnx import TensorProto
 from support import onnx_models as models
 
+from batchserve.backends.onnx_session import OnnxSession
 from batchserve.core.tensors import DATATYPES
 from batchserve.errors import BackendError, OutOfMemory
 
@@ -262,3 +265,34 @@ def test_memory_is_asked_back_after_a_run_far_larger_than_those_of_late(load, mo
         session.run([np.zeros((1, 8), np.int64)], 1)
     session.run([np.zeros((40, 8), np.int64)], 1)
     assert asked[-1] == "cpu:0", "40 rows were usual once"
+
+
+@pytest.mark.parametrize(
+    ("first", "number", "arenas"),
+    [
+        ("CPUExecutionProvider", 0, "cpu:0"),
+        ("CUDAExecutionProvider", 0, "cpu:0;gpu:0"),
+        ("CUDAExecutionProvider", 1, "cpu:0;gpu:1"),
+    ],
+)
+def test_memory_is_asked_back_of_the_device_that_the_session_runs_on(load, first: str, number: int, arenas: str):
+    """The runtime fails a run that names an arena of another device."""
+    plain = load(models.identity(width=8))
+    asked: list[str] = []
+
+    class OnDevice:
+        def get_providers(self) -> list[str]:
+            return [first]
+
+        def run(self, names: list[str], feed: dict[str, np.ndarray], options: onnxruntime.RunOptions) -> list[object]:
+            with contextlib.suppress(Exception):  # the runtime's way to say that it is not set
+                asked.append(options.get_run_config_entry("memory.enable_memory_arena_shrinkage"))
+            return list(feed.values())
+
+    opened = replace(plain._opened, session=OnDevice(), device_number=number)
+    session = OnnxSession(
+        opened, plain._config, plain._graph_inputs, plain._graph_outputs, plain.facts, plain._findings
+    )
+    for rows in (1, 9):
+        session.run([np.zeros((rows, 8), np.int64)], 1)
+    assert asked == [arenas]
