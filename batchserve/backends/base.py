@@ -5,13 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from batchserve.config import ModelConfig, PadConfig
 from batchserve.core.padding import PadRule
 from batchserve.core.tensors import Array, TensorSpec
 
-__all__ = ["BUILD_STATES", "Backend", "Batchability", "Build", "Layout", "ModelFile", "Profiled", "Session"]
+__all__ = [
+    "BUILD_STATES",
+    "Backend",
+    "Batchability",
+    "Build",
+    "Layout",
+    "ModelFile",
+    "PerDevice",
+    "Profiled",
+    "Session",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +243,30 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Give the runtime's memory back. Nothing may be running, and nothing runs afterwards."""
+        ...
+
+
+@runtime_checkable
+class PerDevice(Protocol):
+    """What a session has that stands for one on each of several devices; asked itself, it answers for the first.
+
+    Attributes:
+        devices: Their names.
+        sessions: The model on each of them.
+    """
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """See the class."""
+        ...
+
+    @property
+    def sessions(self) -> tuple[Session, ...]:
+        """See the class."""
+        ...
+
+    def in_order(self, order: Sequence[int]) -> Session:
+        """Return the same sessions in another order, in the place of this one."""
         ...
 
 

@@ -135,10 +135,12 @@ def on_device(asked: Sequence[str], device: str | None) -> tuple[tuple[str, ...]
         device: As configured, such as `cpu` or `cuda:1`; None leaves everything as it is.
 
     Raises:
-        ModelLoadError: No provider has such devices, or the configured ones do not run on it.
+        ModelLoadError: No provider has such devices, or the configured ones do not run on it, or there are several.
     """
     if device is None:
         return tuple(asked), 0
+    if "," in device:
+        raise ModelLoadError(f"device names several, {device}, of which one is needed here: name one")
     kind, _, digits = device.partition(":")
     name, number = SHORT_NAMES.get(kind), int(digits or 0)
     if name is None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from batchserve.backends.engine_backend import EngineBackend
 from batchserve.backends.isolated import IsolatingBackend
 from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.backends.several import SeveralDevices
 from batchserve.backends.swapping import SwappingBackend
 from batchserve.cli.reloading import Reloading
 from batchserve.engine.profiles import Profiles
@@ -67,7 +68,7 @@ def model_backend(cache: Path, available: Callable[[], Sequence[str]]) -> Backen
         available: Gives the providers that the runtime has.
     """
     engines = EngineBackend(IsolatingBackend(OnnxBackend()), cache / "engines")
-    return SwappingBackend(engines, available, engines.profile_file)
+    return SeveralDevices(SwappingBackend(engines, available, engines.profile_file))
 
 
 class Assembly:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 
 from batchserve.backends.base import ModelFile
 from batchserve.backends.onnx import OnnxBackend, require_runtime
+from batchserve.backends.several import SeveralDevices
 from batchserve.cli.assemble import cache_folder
 from batchserve.core.cost import CostModel, size_class
 from batchserve.core.curves import Curve, Run, through
 from batchserve.core.device import Device
 from batchserve.core.policy import Policy
 from batchserve.core.simulator import Member, simulate
+from batchserve.core.speeds import Speeds
 from batchserve.engine.devices import Devices, device_name
 from batchserve.engine.loading import load_model
 from batchserve.engine.profiles import Profiles
@@ -55,6 +57,7 @@ class Known:
         ratios: What the latest of them took, as shares of the mean, in their order.
         device: Where it runs.
         slots: Batches that may run there at once.
+        factors: What runs take on each of several devices, as multiples of the first; empty on one.
     """
 
     limits: Limits
@@ -64,6 +67,7 @@ class Known:
     ratios: tuple[float, ...]
     device: str
     slots: int
+    factors: tuple[float, ...] = ()
 
     def with_target(self, target_s: float) -> Known:
         """Return the same with a latency target."""
@@ -105,6 +109,7 @@ async def load_models(settings: Settings, sources: Sequence[ModelSource]) -> dic
     folder = cache_folder(server.cache_dir) / "profiles"
     # What servers learnt stays theirs: a moment in which the machine is busy would replace what minutes have shown.
     profiles = Profiles(folder, is_read_only=True) if server.profile_cache else None
+    backend = SeveralDevices(OnnxBackend())
     models: list[Model] = []
     with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
         try:
@@ -113,7 +118,7 @@ async def load_models(settings: Settings, sources: Sequence[ModelSource]) -> dic
                 number = max(choose_versions(config.version_policy, list(source.versions)))
                 file = ModelFile(source.name, number, source.versions[number])
                 models.append(
-                    await load_model(file, config, OnnxBackend(), executor=executor, devices=devices, profiles=profiles)
+                    await load_model(file, config, backend, executor=executor, devices=devices, profiles=profiles)
                 )
             return {model.name: _known(model, devices) for model in models}
         finally:
@@ -131,9 +136,14 @@ def _known(model: Model, devices: Devices) -> Known:
     if not cost.points:
         raise LoadError(f"nothing is known of the cost of {model.name}: its warmup_budget is 0")
     where = device_name(model.session, model.config)
-    slots = devices.group(where).device.slots
     observed = model.observed
-    return Known(model.limits, cost.points, cost.q, observed.observations, tuple(observed.ratios), where, slots)
+    factors: tuple[float, ...] = ()
+    if model.speeds is None:
+        slots = devices.group(where).device.slots
+    else:  # its slots are its own
+        where, slots, factors = f"{where} for {model.name}", model.limits.slots, tuple(model.speeds.factors)
+    ratios = tuple(observed.ratios)
+    return Known(model.limits, cost.points, cost.q, observed.observations, ratios, where, slots, factors)
 
 
 def simulated(
@@ -162,16 +172,17 @@ def simulated(
         device = Device(lanes)
         members = []
         for name, one in here.items():
-            limits = replace(one.limits, slots=slots or one.limits.slots)
+            limits, factors = replace(one.limits, slots=slots or one.limits.slots), one.factors
             members.append(
                 Member(
-                    Policy(name, limits, one.cost(), device),
+                    Policy(name, limits, one.cost(), device, Speeds(len(factors), factors) if factors else None),
                     one.curve(),
                     traffic[name],
                     UNKNOWN_NOISE if noise is None else noise,
                     one.way(),
                     key_of=_shape if limits.pad is None else _any_length,
                     factors=one.ratios if noise is None else (),
+                    speeds=[factors[slot % len(factors)] for slot in range(limits.slots)] if factors else (),
                 )
             )
         records = dict(zip(here, simulate(members, device=device, seed=seed), strict=True))

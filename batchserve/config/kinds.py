@@ -279,14 +279,35 @@ def choice(*values: str) -> Kind:
 
 
 def device() -> Kind:
-    """A device, or `auto`; the field's value has a number, `cuda:0` for `cuda`, unless it is the CPU."""
+    """One device or several, or `auto`.
 
-    def read(value: object) -> str:
+    The field's value has a number, `cuda:0` for `cuda`, unless it is the CPU; several stand side by side with commas.
+    """
+
+    def one(value: object) -> str:
         match = _DEVICE.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None:
             raise BadValueError("is not a device")
         number = int(match["number"] or 0)
         return "cpu" if (match["kind"], number) == ("cpu", 0) else f"{match['kind']}:{number}"
 
-    kind = Kind("device", "a device such as cpu, cuda or cuda:1", read, lambda given: given.strip(), toml_string)
+    def read(value: object) -> str:
+        if isinstance(value, str):
+            value = value.split(",")
+        if not isinstance(value, list):
+            raise BadValueError("is not a device")
+        if not value:
+            raise BadValueError("names no device")
+        names = [one(part) for part in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadValueError(f"names {name} twice", "instances says how many runs a device is given")
+        return ",".join(names)
+
+    def show(value: str) -> str:
+        names = [toml_string(name) for name in value.split(",")]
+        return names[0] if len(names) == 1 else f"[{', '.join(names)}]"
+
+    allowed = "a device or a list of them, such as cpu, cuda or cuda:1"
+    kind = Kind("device or list", allowed, read, lambda given: given.strip().strip("[]").replace('"', ""), show)
     return with_word(kind, "auto")

@@ -237,13 +237,13 @@ class ModelConfig:
     instances: int | None = _key(
         None,
         whole_number(1, 1024, auto=True),
-        "Batches of the model that may run at once. `auto` measures at load which number suits `hint`.",
+        "Batches of the model that may run at once, on each device. `auto` measures at load which number suits `hint`.",
     )
     device: str | None = _key(
         None,
         device(),
-        "Where the model runs: models with the same value share its slots. `auto` is the first device of the provider "
-        "in use.",
+        "Where the model runs: models with the same value share its slots. A list runs it on each of them, from one "
+        "queue. `auto` is the first device of the provider in use.",
     )
     device_slots: int | None = _key(
         None,
@@ -318,6 +318,11 @@ class ModelConfig:
     version_policy: str = _key("latest", version_policy(), "Which versions are served.")
     inputs: tuple[DeclaredTensor, ...] = ()
     outputs: tuple[DeclaredTensor, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """The devices that `device` names; none if it is `auto`."""
+        return () if self.device is None else tuple(self.device.split(","))
 
 
 _UNITS = ("_s", "_bytes")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from batchserve.core.lengths import Lengths
     from batchserve.core.policy import Policy
     from batchserve.core.shape_queue import ShapeQueue
+    from batchserve.core.spread import SpreadSlots
     from batchserve.core.ticket import Ticket
 
 __all__ = ["Assured", "Missed", "check_room"]
@@ -21,6 +22,10 @@ _STANDING_BATCHES = 1.25
 _STANDING_PADDED = 3.0
 """The same for a model that pads: with less to choose from, its windows hold more padding (simulated at twice the load:
 0.73 of the ideal limit and 38 % padding with 1.25 batches, 0.88 and 17 % with 3)."""
+
+
+_FILLED = 0.8
+"""Part of a full batch that a slower device is taken to run at once, for some of what waits would be late there."""
 
 
 class Assured(NamedTuple):
@@ -137,7 +142,10 @@ def _full(policy: Policy, rows: int, why: str) -> QueueFull:
 def _check_target(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, now: float) -> None:
     target_s, sizing = policy.limits.latency_target_s, policy.sizing
     assert target_s is not None, "only a latency target is checked"
-    finish_s, least_s = _finish_s(policy, shape, ticket, before, now)
+    if policy.spread is None:
+        finish_s, least_s = _finish_s(policy, shape, ticket, before, now)
+    else:
+        finish_s, least_s = _finish_spread_s(policy, policy.spread, shape, ticket, before, now), -math.inf
     late_s = finish_s - ticket.deadline_s
     if late_s > 0:
         policy.counters.refused["target"] += 1
@@ -183,11 +191,7 @@ def _finish_s(policy: Policy, shape: ShapeQueue, ticket: Ticket, before: int, no
         last = shape.rows % size + rows
         free[0] += own_s / len(free)
     else:
-        full, last = divmod(before, size)
-        last += rows
-        if last > size:  # it does not fit beside the last of those before it; a split one fills batches of its own
-            full += last // size if rows > size else 1
-            last = last % size if rows > size else rows
+        full, last = _batches_ahead(before, rows, size)
         full_s = cost.mean(size)
         if sizing.is_overloaded:
             full_s = max(full_s, size * cost.mean(sizing.need) / sizing.need)
@@ -220,6 +224,55 @@ def _finish_padded_s(
     last = shape.rows % sizing.useful + rows
     batch_s = lengths.upper_s(max(1, min(last, sizing.useful), min(sizing.useful, sizing.planned)))
     return free[0] + policy.device.ahead_of(policy, ticket.deadline_s - batch_s, own_s, now) + batch_s
+
+
+def _finish_spread_s(
+    policy: Policy, slots: SpreadSlots, shape: ShapeQueue, ticket: Ticket, before: int, now: float
+) -> float:
+    """Do as `_finish_s` for a model on several devices: every batch goes to the slot on which it ends first."""
+    sizing, queue, rows = policy.sizing, policy.queue, ticket.request.rows
+    size, cost, ahead = sizing.useful, policy.backlog.cost_of(shape), slots.ahead(now)
+    if policy.lengths is not None or policy.backlog.is_mixed:
+        own_s = policy.backlog.work_s()
+        if policy.lengths is not None:
+            own_s *= before / queue.rows if queue.rows else 0.0
+        last = max(1, min(shape.rows % size + rows, size), min(size, sizing.planned))
+        batch_s = cost.hi(last) if policy.lengths is None else policy.lengths.upper_s(last)
+        # What slower slots take of it is not counted on: with several shapes or lengths they find less that suits.
+        return min(slot.free_s + slot.factor * batch_s for slot in ahead) + own_s / slots.quickest
+    full, last = _batches_ahead(before, rows, size)
+    full_s = cost.mean(size)
+    if sizing.is_overloaded:
+        full_s = max(full_s, size * cost.mean(sizing.need) / sizing.need)
+    # By slot: the end of one batch more on it, what that takes, its factor, and the squares of what its batches take.
+    ends = []
+    for free_s, factor, run_s in ahead:
+        taken_s = full_s if factor == 1.0 else factor * full_s / _FILLED
+        ends.append((free_s + taken_s, taken_s, factor, run_s**2))
+    heapq.heapify(ends)
+    spread = cost.q - 1
+    for _ in range(full):
+        end_s, taken_s, factor, squares = ends[0]
+        while len(ends) > 1 and factor > 1.0 and end_s + spread * taken_s > ticket.deadline_s:
+            heapq.heappop(ends)  # nobody ahead has a later deadline, so a slower slot takes no more of them
+            end_s, taken_s, factor, squares = ends[0]
+        heapq.heapreplace(ends, (end_s + taken_s, taken_s, factor, squares + taken_s**2))
+    batch_s = cost.hi(max(1, min(last, size), min(size, sizing.planned)))
+    # Any number of requests may count on the same slower slot, so they count on no less than a full batch there.
+    return min(
+        end_s + spread * math.sqrt(squares) + (batch_s - taken_s if factor == 1.0 else spread * taken_s)
+        for end_s, taken_s, factor, squares in ends
+    )
+
+
+def _batches_ahead(before: int, rows: int, size: int) -> tuple[int, int]:
+    """Return the full batches ahead of a request, and the rows of the batch it would ride in."""
+    full, last = divmod(before, size)
+    last += rows
+    if last > size:  # it does not fit beside the last of those before it; a split one fills batches of its own
+        full += last // size if rows > size else 1
+        last = last % size if rows > size else rows
+    return full, last
 
 
 def _drain_s(policy: Policy, rows: float) -> float:

@@ -132,11 +132,15 @@ class Holder:
         latest_s = head.ticket.deadline_s - self._cost_of(shape).hi(min(shape.rows + 1, self._sizing.useful))
         return (timer_s, "timer") if timer_s <= latest_s else (latest_s, "deadline")
 
+    def wait_until(self, moment_s: float) -> None:
+        """Have the decision taken again at a moment, though nothing is held."""
+        if self.until_s is None or moment_s < self.until_s:
+            self.until_s = moment_s
+
     def _hold(self, shape: ShapeQueue, until_s: float, now: float) -> None:
         if shape.held_since_s is None:
             shape.held_since_s = now
-        if self.until_s is None or until_s < self.until_s:
-            self.until_s = until_s
+        self.wait_until(until_s)
 
 
 def until_joined(gaps: Gaps, cost: CostModel, rows: int, free_s: float, now: float) -> float:

@@ -143,6 +143,35 @@ class Lengths:
             candidates = [entry for entry in candidates if id(entry) not in late]
         return window, chosen
 
+    def next_in_time(
+        self, queue: Queue, shape: ShapeQueue, limits: Limits, max_rows: int, now: float, factor: float
+    ) -> list[Entry]:
+        """Choose as `next_batch` does where runs take `factor` times as long, without those that would be late there.
+
+        Returns:
+            Entries of one level, none if nobody would be in time.
+        """
+
+        def late(entries: Sequence[Entry], tokens: int) -> set[int]:
+            end_s = now + factor * self.by_tokens.hi(max(1, tokens))
+            return {id(entry) for entry in entries if entry.ticket.deadline_s < end_s}
+
+        candidates = [
+            entry
+            for entry in queue.peek(shape, shape.head.ticket.level, MAX_CANDIDATES)
+            if not late((entry,), entry.rows * entry.length)
+        ]
+        for _ in range(_CHOICES):
+            if not candidates:
+                break
+            window = self.choose(candidates, limits, max_rows, now, factor)
+            chosen = [candidates[index] for index in window.members]
+            dropped = late(chosen, window.tokens)
+            if not dropped:
+                return chosen
+            candidates = [entry for entry in candidates if id(entry) not in dropped]
+        return []
+
     def _joins(self, entry: Entry, window: Window, rows: int) -> bool:
         """Tell whether an entry fits into a run beside so many rows without making it longer."""
         limit = self.rule.max_tokens
@@ -151,7 +180,9 @@ class Lengths:
         # A run that was not padded must not become one: its length need not be a multiple.
         return entry.length == window.length or window.length % self.rule.multiple == 0
 
-    def choose(self, candidates: Sequence[Entry], limits: Limits, max_rows: int, now: float) -> Window:
+    def choose(
+        self, candidates: Sequence[Entry], limits: Limits, max_rows: int, now: float, factor: float = 1.0
+    ) -> Window:
         """Choose what runs next.
 
         Args:
@@ -159,6 +190,7 @@ class Lengths:
             limits: Of the model.
             max_rows: Rows per batch in use.
             now: The moment.
+            factor: What runs take, as a multiple of what they are learnt to.
         """
         # A request of more rows than are in use now, after a run without memory, still runs, alone.
         most = max(max_rows, candidates[0].rows)
@@ -166,7 +198,7 @@ class Lengths:
             [entry.length for entry in candidates],
             [entry.rows for entry in candidates],
             [now - entry.ticket.request.arrival_s for entry in candidates],
-            slack_s=candidates[0].ticket.deadline_s - now,
+            slack_s=(candidates[0].ticket.deadline_s - now) / factor,
             horizon_s=limits.horizon_s,
             max_rows=most,
             rule=self.rule,

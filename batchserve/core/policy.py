@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from batchserve.core import forming
+from batchserve.core import forming, slower
 from batchserve.core.admission import Assured, Missed, check_room
 from batchserve.core.arrivals import Rate
 from batchserve.core.backlog import Backlog
@@ -26,6 +26,7 @@ from batchserve.core.queue import Queue
 from batchserve.core.shape_queue import ShapeQueue
 from batchserve.core.sizing import Sizing
 from batchserve.core.slots import Slots
+from batchserve.core.spread import SpreadSlots
 from batchserve.core.ticket import Entry, Ticket
 from batchserve.errors import Draining, InvalidRequest
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from batchserve.core.counters import Counters
     from batchserve.core.limits import Limits
     from batchserve.core.request import Request
+    from batchserve.core.speeds import Speeds
 
 __all__ = ["Decision", "Policy"]
 
@@ -69,12 +71,15 @@ class Policy:
         limits: Its configuration.
         cost: What its runs cost, by rows or, if it pads, by rows times length; every successful run is fed to it.
         device: Where it runs, shared with others; None for one of its own.
+        speeds: The devices that its slots are on, if there are several: then `device` stands for all of them, and is
+            shared with nobody.
 
     Attributes:
         cost: What its runs cost by rows; if it pads, by rows of the mean length.
         lengths: What they cost by length, and what runs together; None if it does not pad.
         queue: What waits.
         slots: Where it runs.
+        spread: The same, if they are on several devices; else None.
         arrivals: How many rows come in.
         sizing: The batch sizes in use.
         backlog: What waits, in seconds of work.
@@ -87,14 +92,17 @@ class Policy:
         missed: Who need not be refused one by one; None since then.
     """
 
-    def __init__(self, name: str, limits: Limits, cost: CostModel, device: Device | None = None) -> None:
+    def __init__(
+        self, name: str, limits: Limits, cost: CostModel, device: Device | None = None, speeds: Speeds | None = None
+    ) -> None:
         self.name = name
         self.limits = limits
         self.lengths = Lengths(limits.pad, cost, limits.horizon_s) if limits.pad is not None else None
         self.cost = cost if self.lengths is None else self.lengths.by_rows
         self.device = device or Device(limits.slots)
         self.queue = Queue(limits.priority_levels, is_fair=limits.is_fair)
-        self.slots = Slots(limits.slots, limits.run_timeout_s, self.device)
+        self.spread = None if speeds is None else SpreadSlots(limits.slots, limits.run_timeout_s, self.device, speeds)
+        self.slots = self.spread or Slots(limits.slots, limits.run_timeout_s, self.device)
         self.arrivals = Rate(limits.latency_target_s)
         self.sizing = Sizing(self.cost, limits.run_rows)
         self.fair = FairShare(limits.client_weights, limits.max_clients) if limits.is_fair else None
@@ -187,7 +195,7 @@ class Policy:
             shape.gaps.note(now)
         level = limits.level_of(request) if request.priority else self._middle_level
         ticket = Ticket(request, now, request.arrival_s + timeout_s, level)
-        if self.queue.entries or not self.slots.can_start:  # an idle slot never refuses
+        if self.queue.entries or not self.slots.takes_anybody:
             check_room(self, shape, ticket, now)
         if not (self.queue.entries or self._retries):
             self.device.wake(self)
@@ -236,6 +244,10 @@ class Policy:
             if self.lengths is not None:
                 counters.tokens += batch.tokens
                 counters.padding += batch.padding
+            if took_s is not None and self.spread is not None:
+                key = batch.entries[0].ticket.request.key
+                curve = self._costs.of(key) if self.lengths is None else self.lengths.by_tokens
+                took_s = self.spread.on_quickest(batch, took_s, curve)
             if took_s is not None and counters.executions > 1:  # the first run after a load pays for more than itself
                 if self.lengths is not None:
                     self.lengths.observe(batch, took_s, overhead_s)
@@ -299,7 +311,10 @@ class Policy:
         self.assured = self.missed = None
         self._holder.until_s = None
         if self.sizing.is_due(now):
-            self.parallel = self.device.slots_of(self, now)
+            if self.spread is None:
+                self.parallel = self.device.slots_of(self, now)
+            else:
+                self.parallel = self.spread.capacity(self.cost, self.sizing.useful, self.limits.horizon_s)
             self.sizing.refresh(self.arrivals.per_second(now), self.parallel, self.limits.horizon_s, now)
         stuck_at_s = self.slots.stuck_at_s
         if stuck_at_s is not None and now >= stuck_at_s:
@@ -324,6 +339,8 @@ class Policy:
             self._start(again, "isolate", decision, now)
             return True
         may_hold = not self.is_draining and not self._is_unmeasured()
+        if self.spread is not None and self.spread.next_factor > 1:
+            return self._start_slower(self.spread, decision, now, may_hold=may_hold)
         while (chosen := self._holder.choose(self.limits, now, may_hold=may_hold)) is not None:
             shape, reason = chosen
             cost = self.backlog.cost_of(shape)
@@ -400,7 +417,9 @@ class Policy:
         if limits.max_queue_delay_s is not None or not selection.may_wait:
             return False
         rate, target_s = self.arrivals, limits.latency_target_s
-        return self._holder.is_held(shape, selection.rows, rate, self.parallel, target_s, now)
+        # A slower device is no place for those who come while the quickest ones are taken.
+        parallel = self.parallel if self.spread is None else float(self.spread.quickest)
+        return self._holder.is_held(shape, selection.rows, rate, parallel, target_s, now)
 
     def _cut(self, shape: ShapeQueue, rows: int, reason: str, decision: Decision, now: float) -> None:
         useful = self.sizing.useful
@@ -437,6 +456,28 @@ class Policy:
         self._end_hold(shape, self._start(entries, reason, decision, now), now)
         return True
 
+    def _start_slower(self, spread: SpreadSlots, decision: Decision, now: float, *, may_hold: bool) -> bool:
+        """Start what the next slot, which is slower than others, still answers in time, if there is such a thing."""
+        chosen = self._holder.choose(self.limits, now, may_hold=may_hold)
+        if chosen is None:
+            return False
+        first, reason = chosen
+        shape, entries, until_s = slower.choose(self, spread, first, now, may_hold=may_hold)
+        if until_s is not None:
+            self._holder.wait_until(until_s)
+        if not entries:
+            return False
+        for level in {entry.ticket.level for entry in entries}:
+            self.queue.pick(shape, [entry for entry in entries if entry.ticket.level == level])
+        if self.is_draining:
+            reason = "drain"
+        elif sum(entry.rows for entry in entries) >= self.sizing.useful:
+            reason = "full"
+        elif shape.rows:
+            reason = "deadline"
+        self._end_hold(shape, self._start(entries, reason, decision, now, self.backlog.cost_of(shape)), now)
+        return True
+
     def _end_hold(self, shape: ShapeQueue, batch: Batch, now: float) -> None:
         if shape.held_since_s is not None:
             batch.held_s, shape.held_since_s = now - shape.held_since_s, None
@@ -463,8 +504,10 @@ class Policy:
         if self.lengths is not None:
             cost = self.lengths.by_tokens
         batch.predicted_s = cost.mean(max(1, batch.tokens))
+        self.device.charge(self, batch.predicted_s)
+        if self.spread is not None:
+            batch.predicted_s *= self.spread.speeds.of(batch.slot)
         batch.upper_s = cost.q * batch.predicted_s
         self.slots.start(batch)
-        self.device.charge(self, batch.predicted_s)
         decision.batches.append(batch)
         return batch

@@ -164,6 +164,14 @@ class Queue:
                     break
         return found
 
+    def peek_all(self, shape: ShapeQueue) -> list[Entry]:
+        """Return what waits of a shape, in order, without taking it."""
+        return [entry for lane in shape.lanes if lane.heap for entry in self.peek(shape, lane.level, len(lane.heap))]
+
+    def latest_s(self) -> float:
+        """Return a moment that no deadline of what waits is later than; 0 if nothing waits. O(levels)."""
+        return max(late if rows else 0.0 for late, rows in zip(self._latest_s, self._level_rows, strict=True))
+
     def pick(self, shape: ShapeQueue, entries: Sequence[Entry]) -> None:
         """Take entries of one shape and level out that were just peeked at; the others stay as they are."""
         lane = shape.lanes[entries[0].ticket.level - 1]

@@ -98,6 +98,7 @@ class Member:
         multiple: Lengths are padded to multiples of this, if the policy does not say what it pads to.
         factors: What runs took one after the other, as shares of their means. Runs take after them in their order, from
             a random one on and over and over, in place of the noise.
+        speeds: What runs take on each slot, as multiples of the curve; as long on all if there are none.
     """
 
     policy: Scheduled
@@ -108,6 +109,7 @@ class Member:
     key_of: Callable[[int], int] = _one_shape
     multiple: int = 1
     factors: Sequence[float] = ()
+    speeds: Sequence[float] = ()
 
 
 def simulate(
@@ -312,6 +314,8 @@ class _Simulation:
             overhead_s = overhead_s(Run(batch.rows, longest, self.now, beside))
         begin_s = self.now + overhead_s
         seconds = member.curve(Run(batch.rows, longest, begin_s, beside)) * side.factor()
+        if member.speeds:
+            seconds *= member.speeds[batch.slot]
         ok = not any(_request(entry.ticket).is_poisoned for entry in batch.entries)
         elements = batch.rows * max(1, longest)
         side.recorder.runs.append((begin_s, seconds, batch.rows, elements, used, ok, batch.reason == "isolate"))

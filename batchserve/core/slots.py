@@ -58,6 +58,9 @@ class Slots:
         """True while a slot is out of service because its run does not come back."""
         return any(batch.is_stuck for batch in self._running.values())
 
+    takes_anybody = can_start
+    """True if whoever comes now is let in unasked, since an idle slot never refuses (batching.md section 6)."""
+
     def next_index(self) -> int:
         """Take the idle slot that the next batch is to run on."""
         return heapq.heappop(self._idle)

@@ -9,11 +9,13 @@ from collections.abc import Sequence
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING
 
+from batchserve.backends.base import PerDevice
 from batchserve.engine.affinity import pinned, share_of
 from batchserve.engine.calibration import Calibrated, calibrate
 from batchserve.engine.devices import Devices
 from batchserve.engine.limits import max_rows_of
 from batchserve.engine.model import Model
+from batchserve.engine.spreading import PROBE_ROWS, compare, quickest_first
 from batchserve.engine.warmup import warm_up
 from batchserve.engine.warmup_lengths import warm_up_lengths
 from batchserve.errors import ModelLoadError
@@ -55,18 +57,26 @@ async def load_model(
         ModelLoadError: It cannot be served; nothing of it is left behind.
     """
     start_s = time.monotonic()
-    calibrated, measured, kept = await asyncio.get_running_loop().run_in_executor(
+    calibrated, measured, factors, kept = await asyncio.get_running_loop().run_in_executor(
         executor, _prepare, file, config, backend, profiles
     )
     load_s = time.monotonic() - start_s
     return Model(
-        file, config, calibrated, measured, devices or Devices(), load_s=load_s, kept=kept, listeners=listeners
+        file,
+        config,
+        calibrated,
+        measured,
+        devices or Devices(),
+        load_s=load_s,
+        factors=factors,
+        kept=kept,
+        listeners=listeners,
     )
 
 
 def _prepare(
     file: ModelFile, config: ModelConfig, backend: Backend, profiles: Profiles | None
-) -> tuple[Calibrated, WarmUp, ProfileFile | None]:
+) -> tuple[Calibrated, WarmUp, tuple[float, ...], ProfileFile | None]:
     if file.name == "stats":
         raise ModelLoadError("a model cannot be named 'stats', which is a route of the protocol: rename it")
     session = backend.load(file, config)
@@ -82,6 +92,8 @@ def _prepare(
             )
         end_s = time.monotonic() + config.warmup_budget_s
         cores = config.cpu_affinity
+        if isinstance(session, PerDevice) and config.warmup_budget_s:
+            session = session.in_order(quickest_first(session, max_rows))
         calibrated = calibrate(file.name, session, config.hint, max_rows, config.warmup_budget_s, cores)
         session = calibrated.session
         # Whatever the comparison took, one row is always run.
@@ -90,7 +102,12 @@ def _prepare(
         profile = None if kept is None else kept.read()
         warm = warm_up if session.pad is None else warm_up_lengths
         with pinned(share_of(cores, 0, calibrated.layout.instances)):
-            return calibrated, warm(file.name, session, max(1, max_rows), budget_s, profile), kept
+            measured = warm(file.name, session, max(1, max_rows), budget_s, profile)
+        factors: tuple[float, ...] = ()
+        if isinstance(session, PerDevice) and config.warmup_budget_s:
+            largest = round(measured.measured[-1][0]) if session.pad is None else PROBE_ROWS
+            factors = compare(file.name, session, min(largest, measured.safe_rows))
     except BaseException:
         session.close()
         raise
+    return calibrated, measured, factors, kept

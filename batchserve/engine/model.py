@@ -10,11 +10,14 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from batchserve.backends.base import PerDevice
 from batchserve.core.cost import CostModel
+from batchserve.core.device import Device
 from batchserve.core.policy import Policy
+from batchserve.core.speeds import Speeds
 from batchserve.core.tensors import ModelSignature
 from batchserve.engine.changes import Changes, compare
-from batchserve.engine.devices import device_name, natural_slots
+from batchserve.engine.devices import DeviceGroup, device_name, natural_slots
 from batchserve.engine.events import ArrivalListener, NullListener
 from batchserve.engine.gauges import TargetWatch, gauges_of
 from batchserve.engine.limits import limits_of, max_rows_of
@@ -63,6 +66,8 @@ class Model:
         is_known: True if what an earlier process learnt of its costs still holds.
         learnt: What its runs are learnt to cost by rows, or by tokens if it pads; only to be read.
         observed: What batches took on average, if that is kept and they do not run in place; only to be read.
+        devices: Names of the devices that it runs on, quickest at load first; `i % len(devices)` is slot `i`'s.
+        speeds: How quick they are beside each other, if there are several; only to be read.
         load_s: Seconds from the start of the load until it was ready.
     """
 
@@ -75,6 +80,7 @@ class Model:
         devices: Devices,
         *,
         load_s: float,
+        factors: Sequence[float] = (),
         kept: ProfileFile | None = None,
         listeners: Sequence[Listener] = (),
     ) -> None:
@@ -93,7 +99,9 @@ class Model:
         self._listeners = listeners
         self._arrived = [one.arrived for one in listeners if isinstance(one, ArrivalListener)]
         self._is_profiled = False
-        self.limits = limits = limits_of(config, layout.instances, self.signature.max_batch_size, session.pad)
+        sessions = session.sessions if isinstance(session, PerDevice) else (session,)
+        slots = layout.instances * len(sessions)
+        self.limits = limits = limits_of(config, slots, self.signature.max_batch_size, session.pad)
         if larger := [rows for rows in config.preferred_batch_sizes if rows > limits.run_rows]:
             logger.warning(
                 "model %s/%d: of preferred_batch_sizes %s are not used: one run takes at most %d rows",
@@ -101,7 +109,12 @@ class Model:
             )
         self.curve = measured.measured
         where = device_name(session, config)
-        group = devices.group(where)
+        self.speeds: Speeds | None = None
+        if isinstance(session, PerDevice):
+            self.devices, self.speeds = session.devices, Speeds(len(sessions), factors)
+            group = DeviceGroup(Device(1))  # its slots are its own
+        else:
+            self.devices, group = (where,), devices.group(where)
         cost = CostModel(measured.points, limits.horizon_s)
         if measured.profile is not None:
             cost.q = measured.profile.q
@@ -112,13 +125,13 @@ class Model:
         self._look_s = 0.0
         self.is_known = measured.profile is not None
         self._keeper = None if kept is None else Keeper(kept, cost, measured.measured, self.observed, time.monotonic())
-        self._policy = Policy(self.name, limits, cost, group.device)
+        self._policy = Policy(self.name, limits, cost, group.device, self.speeds)
         deaf = NullListener.batch_ended
         self._hear_batch = [each.batch_ended for each in listeners if type(each).batch_ended is not deaf]
         self._scheduler = Scheduler(
             f"{self.name}/{self.version}",
             self._policy,
-            session,
+            sessions,
             Placement(cost, may_run_in_place=session.may_run_in_place),
             group,
             loop=asyncio.get_running_loop(),
@@ -126,7 +139,8 @@ class Model:
             on_ended=self._requests_ended,
             cores=config.cpu_affinity,
         )
-        group.join(self._policy, self._scheduler, config.device_slots, natural_slots(where, session, limits.slots))
+        natural = limits.slots if self.speeds else natural_slots(where, session, limits.slots)
+        group.join(self._policy, self._scheduler, config.device_slots, natural)
         session.serve(layout, self.signature.max_batch_size)
 
     # --- what it is -----------------------------------------------------------------------------------------------
@@ -135,6 +149,13 @@ class Model:
     def instances(self) -> int:
         """Batches that may run at once."""
         return self.limits.slots
+
+    @property
+    def places(self) -> list[tuple[str, float]]:
+        """The device of each slot, and what a run takes there as a multiple of the device that was quickest at load."""
+        devices, speeds = self.devices, self.speeds
+        factors = [1.0] if speeds is None else speeds.factors
+        return [(devices[slot % len(devices)], factors[slot % len(devices)]) for slot in range(self.instances)]
 
     @property
     def build(self) -> Build | None:
@@ -320,7 +341,8 @@ class Model:
             run_s = event.run_end_s - event.run_start_s
             # What is shorter runs in place, so often that this would be felt; the first run pays for more than itself.
             if run_s > MAX_IN_PLACE_S and event.ok and self._policy.counters.executions > 1:
-                self.observed.observe(event.tokens, run_s, event.done_s - event.cut_s - run_s)
+                factor = 1.0 if self.speeds is None else self.speeds.of(event.instance)
+                self.observed.observe(event.tokens, run_s / factor, event.done_s - event.cut_s - run_s)
             self._keeper.learnt(event.done_s)
         if event.done_s >= self._look_s:
             self._look_s = event.done_s + LOOK_EVERY_S

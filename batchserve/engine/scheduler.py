@@ -44,7 +44,7 @@ class Scheduler:
     Args:
         name: The model's name and version, for threads and the log.
         policy: Its rules and queue.
-        session: What runs the batches.
+        sessions: What runs the batches, by device: slot `i` is on device `i % len(sessions)`.
         placement: Says which of them run on the loop's own thread.
         group: The models on the device it runs on; `policy` has joined that device.
         loop: The event loop.
@@ -57,7 +57,7 @@ class Scheduler:
         self,
         name: str,
         policy: Policy,
-        session: Session,
+        sessions: Sequence[Session],
         placement: Placement,
         group: DeviceGroup,
         *,
@@ -75,13 +75,14 @@ class Scheduler:
         self._is_closed = False
         self._placement = placement
         self._group = group
+        self._devices = len(sessions)
         self._empty: asyncio.Future[None] | None = None
         self._stuck: set[int] = set()
         self._timer = Timer(loop, self._turn)
         self._instances = [
             Instance(
                 f"{name}#{index}",
-                session,
+                sessions[index % len(sessions)],
                 is_batching=policy.limits.max_batch_size > 0,
                 loop=loop,
                 on_done=self._batch_done,
@@ -139,8 +140,8 @@ class Scheduler:
         self._turn()
 
     def use(self, session: Session | CountedRuns) -> None:
-        """Run every batch that begins from now on with another session."""
-        for instance in self._instances:
+        """Run every batch that begins from now on with another session; on the first device, if there are several."""
+        for instance in self._instances[:: self._devices]:
             instance.use(session)
 
     async def drained(self) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from batchserve.core.tensors import Array
     from batchserve.engine.profiles import Measured, Profile
 
-__all__ = ["STALE", "WarmUp", "measure_run", "one_row_failed", "warm_up", "warm_up_sizes"]
+__all__ = ["STALE", "WarmUp", "measure_run", "median_run", "one_row_failed", "warm_up", "warm_up_sizes"]
 
 STALE = 0.3
 """A profile is thrown away if a run takes this much more or less than it says."""
@@ -113,7 +113,7 @@ def _holds(name: str, session: Session, measured: Measured, budget_s: float) -> 
     for rows, seconds in dict.fromkeys((checked[0], checked[-1])) if checked else ():
         try:
             _run(session, rows)
-            found_s = _median(session, rows)
+            found_s = median_run(session, rows)
         except BackendError:
             return False  # the runs that follow say what it means
         if abs(found_s / seconds - 1) > STALE:
@@ -154,7 +154,12 @@ def measure_run(session: Session, rows: int, length: int = 0) -> float:
     return _timed(session, inputs, mask)
 
 
-def _median(session: Session, rows: int) -> float:
+def median_run(session: Session, rows: int) -> float:
+    """Time runs of so many rows, as many as `CHECKS` says, and return their median, in seconds.
+
+    Raises:
+        BackendError: A run failed.
+    """
     inputs = session.sample(rows)
     mask = (1 << len(session.outputs)) - 1
     times: list[float] = []

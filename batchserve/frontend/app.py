@@ -243,8 +243,9 @@ class App:
             why_not = str(error)
         if why_not:
             return 400, {"name": route.target, "ready": False, "error": why_not}
-        build = describe.build_state(model)
-        return 200, {"name": route.target, "ready": True, **({} if build is None else {"build": build})}
+        details = {"build": describe.build_state(model), "devices": describe.device_states(model)}
+        known = {key: detail for key, detail in details.items() if detail is not None}
+        return 200, {"name": route.target, "ready": True, **known}
 
     async def _probe(self, request: web.BaseRequest, route: Route) -> web.StreamResponse:
         status, value = self.probe(route)

@@ -16,6 +16,7 @@ __all__ = [
     "EXTENSIONS",
     "build_state",
     "console_model",
+    "device_states",
     "index_entries",
     "model_config",
     "model_metadata",
@@ -94,6 +95,24 @@ def build_state(model: Model) -> dict[str, object] | None:
     if build is None:
         return None
     return {"state": build.state, "why": build.why, "seconds": round(build.seconds, 3), "provider": model.provider}
+
+
+def device_states(model: Model) -> list[dict[str, object]] | None:
+    """Say how a model's slots lie on several devices; None if it runs on one.
+
+    `time_ratio` is what a run takes there, as a multiple of what it takes on the device that was quickest at load.
+    """
+    if len(model.devices) == 1:
+        return None
+    places = model.places
+    return [
+        {
+            "device": device,
+            "slots": [slot for slot, place in enumerate(places) if place[0] == device],
+            "time_ratio": round(dict(places)[device], 3),
+        }
+        for device in model.devices
+    ]
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, object]:

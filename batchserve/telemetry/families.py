@@ -185,6 +185,12 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family("batchserve_expected_upper_ratio", "gauge", "Upper value of the expected time to its mean."),
     Family("batchserve_device_share_ratio", "gauge", "Part of its device that the model can count on."),
+    Family(
+        "batchserve_slot_time_ratio",
+        "gauge",
+        "What a run takes on the slot's device, as a multiple of the device that was quickest at load.",
+        (*_MODEL, "slot", "device"),
+    ),
     Family("batchserve_overloaded", "gauge", "1 while more arrives than can be carried."),
     Family(
         "batchserve_latency_target_smallest_seconds",

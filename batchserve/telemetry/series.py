@@ -195,6 +195,8 @@ class ModelSeries:
         page.info(
             "batchserve_model_provider_info", {"model": name, "version": version, "provider": model.provider or "none"}
         )
+        for slot, (device, time_ratio) in enumerate(model.places):
+            page.number("batchserve_slot_time_ratio", (*self.labels, str(slot), device), time_ratio)
         if target_s is not None:
             labels = (*self.labels, bound_name(target_s))
             page.number("batchserve_model_latency_target_seconds", labels, target_s)

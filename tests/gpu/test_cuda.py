@@ -16,8 +16,10 @@ from support.slow_model import slow_echo
 from batchserve.backends import cuda, inventory, providers
 from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.onnx import OnnxBackend
+from batchserve.backends.several import SessionPerDevice, SeveralDevices
 from batchserve.config import ModelConfig
 from batchserve.engine.calibration import calibrate
+from batchserve.engine.spreading import compare
 from batchserve.errors import BackendError, ModelLoadError
 from batchserve.telemetry.gpu import GpuWatch
 
@@ -111,6 +113,27 @@ def test_staged_run_is_interrupted_and_the_session_goes_on(tmp_path: Path) -> No
             running.result()
     np.testing.assert_array_equal(session.run([rows[:3]], 1)[0], rows[:3])
     session.close()
+
+
+# --- several devices --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(providers.cuda_devices() < 2, reason="there are not two CUDA devices")
+def test_two_devices_answer_as_the_cpu_does(file: ModelFile) -> None:
+    """And memory of an outsized run is asked back of each: the runtime fails a run that names another's arena."""
+    plain = OnnxBackend().load(file, ModelConfig(providers=("cpu",)))
+    session = SeveralDevices(OnnxBackend()).load(file, ModelConfig(device="cuda:0,cuda:1"))
+    assert isinstance(session, SessionPerDevice)
+    for rows in (1, 7, 256):
+        inputs = plain.sample(rows)
+        expected = plain.run(inputs, 1)[0]
+        for one in session.sessions:
+            assert np.allclose(one.run(inputs, 1)[0], expected, TF32, TF32 * np.abs(expected).max())
+    factors = compare("m", session, 32)
+    assert factors[0] == 1.0
+    assert all(0.2 < factor < 5 for factor in factors)
+    session.close()
+    plain.close()
 
 
 # --- graphs -----------------------------------------------------------------------------------------------------------

@@ -38,6 +38,11 @@ class FakeModel:
     providers: tuple[str, ...] = ("CPUExecutionProvider",)
     build: Build | None = None
     worker_restarts: int = 0
+    devices: Sequence[tuple[str, float]] = (("cpu", 1.0),)
+
+    @property
+    def places(self) -> list[tuple[str, float]]:
+        return [self.devices[slot % len(self.devices)] for slot in range(self.instances)]
 
     def gauges(self, now: float) -> Gauges:
         return self.state

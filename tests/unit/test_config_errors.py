@@ -54,6 +54,8 @@ from batchserve.errors import ConfigError
         ("[models.a]\npreferred_batch_sizes = [4, 0]", ["has 0 in it", "rows count from 1", "such as [4, 8]"]),
         ("[models.a]\npreferred_batch_sizes = '4'", ["is not a list of whole numbers"]),
         ("[models.a]\ndevice = 'GPU 1'", ["models.a.device = 'GPU 1' is not a device", "cuda:1, or auto"]),
+        ("[models.a]\ndevice = []", ["models.a.device = [] names no device", "cuda:1, or auto"]),
+        ("[models.a]\ndevice = ['cuda', 'cuda:0']", ["names cuda:0 twice", "instances says how many"]),
         ("[models.a]\ndevice_slots = 0", ["models.a.device_slots = 0 is too small", "or auto"]),
         ("[server]\nclient_header = 'X Client'", ["server.client_header = 'X Client' is no name of an HTTP header"]),
         (

@@ -244,6 +244,8 @@ def test_pbtxt_declares_tensors_and_its_unused_fields_make_one_warning(
         ("device=cpu:0", "device", "cpu"),
         ("device=cuda:1", "device", "cuda:1"),
         ("device=auto", "device", None),
+        ("device=cuda, cuda:1", "device", "cuda:0,cuda:1"),
+        ('device=["cuda:1", "cpu"]', "device", "cuda:1,cpu"),
         ("device_slots=4", "device_slots", 4),
         ("run_timeout=5s", "run_timeout_s", 5.0),
         ("client_weights=b=2,a=0.5", "client_weights", (("a", 0.5), ("b", 2.0))),

@@ -76,6 +76,7 @@ def test_every_family_with_a_model_label_has_samples_for_a_loading_model(metrics
         "batchserve_model_build_state",
         "batchserve_model_provider_info",
         "batchserve_model_latency_target_seconds",
+        "batchserve_slot_time_ratio",
     }
     assert named == expected - of_what_is_loaded
 
@@ -148,6 +149,13 @@ def test_a_clock_that_went_back_takes_nothing_off_any_total(metrics: Metrics) ->
     backwards = batch(2, decode_s=-9.0, queue_s=-9.0, gather_s=-9.0, run_s=-9.0, scatter_s=-9.0)
     metrics.batch_ended(model, backwards)  # type: ignore[arg-type]
     assert not [name for name, number in samples(metrics.render()[0]).items() if number < 0]
+
+
+def test_each_slot_tells_its_device_and_how_quick_that_is(metrics: Metrics) -> None:
+    announce(metrics, ModelState.READY, FakeModel(instances=3, devices=(("cuda:1", 1.0), ("cuda:0", 3.5))))
+    places = (("0", "cuda:1", 1.0), ("1", "cuda:0", 3.5), ("2", "cuda:1", 1.0))
+    for slot, device, time_ratio in places:
+        assert read(metrics, "batchserve_slot_time_ratio", slot=slot, device=device) == time_ratio
 
 
 def test_a_failed_execution_keeps_its_instance_busy_and_nothing_else(metrics: Metrics) -> None:

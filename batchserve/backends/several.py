@@ -1,0 +1,162 @@
+"""A model on several devices: loaded once for each of them, by whatever loads it on one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
+from batchserve.errors import ModelLoadError
+
+if TYPE_CHECKING:
+    from batchserve.config import ModelConfig, PadConfig
+    from batchserve.core.padding import PadRule
+    from batchserve.core.tensors import Array, TensorSpec
+
+__all__ = ["SessionPerDevice", "SeveralDevices"]
+
+
+class SeveralDevices:
+    """Loads a model whose `device` is a list once for each of them, and passes everything else on.
+
+    Args:
+        inner: What loads on one device.
+    """
+
+    def __init__(self, inner: Backend) -> None:
+        self._inner = inner
+
+    def load(self, file: ModelFile, config: ModelConfig) -> Session:
+        """Load a version. Blocks: as long as the loads on all devices take.
+
+        Raises:
+            ModelLoadError: As the inner backend, with the device; or the devices do not serve the same model, or
+                `device_slots` is set.
+        """
+        devices = config.devices
+        if len(devices) < 2:
+            return self._inner.load(file, config)
+        if config.device_slots is not None:
+            raise ModelLoadError(
+                f"device_slots is what models on one device share, but device names {len(devices)}: leave it out, and "
+                "set instances, which are those on each"
+            )
+        sessions: list[Session] = []
+        try:
+            for device in devices:
+                try:
+                    sessions.append(self._inner.load(file, replace(config, device=device)))
+                except ModelLoadError as error:
+                    raise type(error)(f"on device {device}: {error}") from error
+                _check_same(sessions[0], sessions[-1], devices[0], device)
+        except BaseException:
+            for session in sessions:
+                session.close()
+            raise
+        return SessionPerDevice(devices, sessions)
+
+
+def _check_same(first: Session, other: Session, name: str, device: str) -> None:
+    """Refuse devices between which a batch could not choose."""
+    for what, here, there in (
+        ("inputs", first.inputs, other.inputs),
+        ("outputs", first.outputs, other.outputs),
+        ("batching", first.batchability.is_batchable, other.batchability.is_batchable),
+        ("padding", first.pad, other.pad),
+    ):
+        if here != there:
+            raise ModelLoadError(
+                f"device {device} does not serve the model as {name} does, they differ in their {what} "
+                f"({other.batchability.why}): name devices of one kind"
+            )
+
+
+class SessionPerDevice:
+    """Sessions of one model, each on a device of its own; instances run on `sessions`, everything else asks the first.
+
+    Args:
+        devices: Their names.
+        sessions: One on each; closed with this one.
+    """
+
+    may_run_in_place = False
+
+    def __init__(self, devices: Sequence[str], sessions: Sequence[Session]) -> None:
+        self.devices = tuple(devices)
+        self.sessions = tuple(sessions)
+        first = sessions[0]
+        self.inputs: tuple[TensorSpec, ...] = first.inputs
+        self.outputs: tuple[TensorSpec, ...] = first.outputs
+        self.batchability: Batchability = first.batchability
+        self.layouts: tuple[Layout, ...] = first.layouts
+        self.pad: PadRule | None = first.pad
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """Those on the first device."""
+        return self.sessions[0].providers
+
+    @property
+    def build(self) -> Build | None:
+        """The change to another provider on the first device on which it is not over, or was not made."""
+        builds = [session.build for session in self.sessions if session.build is not None]
+        return next((build for build in builds if build.state != "swapped"), builds[0] if builds else None)
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """Those on the first device, all devices, and the new starts of processes on all of them."""
+        facts = {**self.sessions[0].facts, "devices": ", ".join(self.devices)}
+        if "restarts" in facts:
+            facts["restarts"] = str(sum(int(session.facts["restarts"]) for session in self.sessions))
+        return facts
+
+    def in_order(self, order: Sequence[int]) -> SessionPerDevice:
+        """Return the same sessions in another order. This one is not to be used any more."""
+        return SessionPerDevice([self.devices[at] for at in order], [self.sessions[at] for at in order])
+
+    def sample(self, rows: int, length: int = 0) -> list[Array]:
+        """See `Session.sample`."""
+        return self.sessions[0].sample(rows, length)
+
+    def propose_pad(self) -> PadConfig | None:
+        """See `Session.propose_pad`."""
+        return self.sessions[0].propose_pad()
+
+    def reopen(self, layout: Layout) -> SessionPerDevice:
+        """Open every session once more; see `Session.reopen`. Devices of another kind keep threads of their own."""
+        opened: list[Session] = []
+        try:
+            for session in self.sessions:
+                own = layout
+                if session.providers != self.providers:
+                    own = replace(session.layouts[0], instances=layout.instances)
+                opened.append(session.reopen(own))
+        except BaseException:
+            for session in opened:
+                session.close()
+            raise
+        return SessionPerDevice(self.devices, opened)
+
+    def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
+        """Run on the first device; see `Session.run`."""
+        return self.sessions[0].run(inputs, output_mask)
+
+    def interrupt(self, thread: int) -> None:
+        """See `Session.interrupt`: a session without a run on that thread does nothing."""
+        for session in self.sessions:
+            session.interrupt(thread)
+
+    def profiled(self) -> Profiled:
+        """Watch the model on the first device; see `Session.profiled`."""
+        return self.sessions[0].profiled()
+
+    def serve(self, layout: Layout, max_rows: int) -> None:
+        """See `Session.serve`."""
+        for session in self.sessions:
+            session.serve(layout, max_rows)
+
+    def close(self) -> None:
+        """Close all of them."""
+        for session in self.sessions:
+            session.close()
