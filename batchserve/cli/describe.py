@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from batchserve.cli.sample_request import sample_request
 from batchserve.config import show_padding
-from batchserve.config.units import format_duration
+from batchserve.config.units import format_duration, format_rate
 
 if TYPE_CHECKING:
     from batchserve.config import PadConfig
@@ -131,7 +131,9 @@ def _cost(model: Model) -> str:
 def _layouts(model: Model) -> str:
     """Show what the choice of instances and threads is founded on."""
     chosen = f"{model.instances} x {model.config.intra_op_threads}"
-    tried = ", ".join(f"{one.layout} {one.rows_per_s:,.4g} rows/s, {_time(one.lone_s)} alone" for one in model.layouts)
+    tried = ", ".join(
+        f"{one.layout} {format_rate(one.rows_per_s)} rows/s, {_time(one.lone_s)} alone" for one in model.layouts
+    )
     return f"{chosen} threads, chosen for hint {model.config.hint}: {tried}"
 
 

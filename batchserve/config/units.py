@@ -6,7 +6,15 @@ import re
 from decimal import Decimal
 from fractions import Fraction
 
-__all__ = ["LONGEST_S", "BadValueError", "format_duration", "format_size", "parse_duration", "parse_size"]
+__all__ = [
+    "LONGEST_S",
+    "BadValueError",
+    "format_duration",
+    "format_rate",
+    "format_size",
+    "parse_duration",
+    "parse_size",
+]
 
 LONGEST_S = 365 * 24 * 3600.0
 """Longest duration that is read: timers of the system take no more than a few centuries, and nobody means one."""
@@ -121,6 +129,11 @@ def format_duration(seconds: float) -> str:
         if (amount := exact * per_second) == amount.to_integral_value():
             return f"{amount:.0f}{unit}"
     return f"{(exact * 10**9).normalize():f}ns"
+
+
+def format_rate(per_s: float) -> str:
+    """Write how many in a second to three digits, without an exponent: `2.57`, `21,900`."""
+    return f"{float(f'{per_s:.3g}'):,.10g}"
 
 
 def format_size(size_bytes: int) -> str:

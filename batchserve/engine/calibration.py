@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from batchserve.backends.base import Layout
+from batchserve.config.units import format_rate
 from batchserve.engine.affinity import pinned, share_of
 from batchserve.engine.saturation import saturate
 from batchserve.errors import BackendError, ModelLoadError
@@ -283,5 +284,5 @@ def accepts(session: Session, mask: int, length: int) -> bool:
 
 def _figures(measured: Sequence[Measured]) -> str:
     return ", ".join(
-        f"{one.layout} {one.rows_per_s:.4g} rows/s and {one.lone_s * 1e3:.3g} ms alone" for one in measured
+        f"{one.layout} {format_rate(one.rows_per_s)} rows/s and {one.lone_s * 1e3:.3g} ms alone" for one in measured
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batchserve.config.units import BadValueError, format_duration, format_size, parse_duration, parse_size
+from batchserve.config.units import BadValueError, format_duration, format_rate, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -113,3 +113,11 @@ def test_duration_is_written_in_the_largest_unit_without_fraction(seconds: float
 )
 def test_size_is_written_in_the_largest_unit_without_fraction(size_bytes: int, text: str) -> None:
     assert format_size(size_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("per_s", "text"),
+    [(21853.4, "21,900"), (1234567.0, "1,230,000"), (2.5671, "2.57"), (100.0, "100"), (0.0, "0"), (0.0123, "0.0123")],
+)
+def test_rates_are_written_to_three_digits_without_an_exponent(per_s: float, text: str) -> None:
+    assert format_rate(per_s) == text
