@@ -69,11 +69,15 @@ def _idle(entries: Mapping[str, Entry]) -> Iterator[str]:
     hint, instances, build, first = (entries[name] for name in ("hint", "instances", "build", "providers"))
     if hint.value != "auto" and instances.value is not None:
         yield f"{_written(hint)} chooses nothing beside {_written(instances)}; leave one of them out"
-    if build.value == "background" and first.value[0] in ("cpu", "CPUExecutionProvider"):
-        yield (
-            f"{_written(build)} builds nothing with {_written(first)}; expected a provider that is named first and "
-            "takes time to build; name it in providers or leave build out"
-        )
+    if build.value == "background":
+        expected = "expected a provider that is named first and takes time to build; name it in providers"
+        if first.value[0] in ("cpu", "CPUExecutionProvider"):
+            yield f"{_written(build)} builds nothing with {_written(first)}; {expected} or leave build out"
+        elif first.value[0] == "auto" and (device := entries["device"]).value is not None:
+            yield (
+                f"{_written(build)} builds nothing beside {_written(device)} while providers is auto, which tries "
+                f"others only where the device is free; {expected}"
+            )
     graphs, staging = entries["cuda_graphs"], entries["staging"]
     if graphs.value and staging.value != "auto":
         yield f"{_written(staging)} changes nothing beside {_written(graphs)}, which is staged anyway; leave it out"

@@ -378,6 +378,10 @@ def test_cores_are_a_list_or_one_number_in_the_file(tmp_path: Path) -> None:
             ["build=background", "providers=cpu"],
             ['"background" (from', 'builds nothing with providers = ["cpu"] (from'],
         ),
+        (
+            ["build=background", "device=cpu"],
+            ['"background" (from', "builds nothing beside device =", "while providers is auto"],
+        ),
         (["staging=off", "cuda_graphs=true"], ['staging = "off" (from', "beside cuda_graphs = true (from"]),
         (["hint=throughput", "cuda_graphs=true"], ['hint = "throughput" (from', "beside cuda_graphs = true (from"]),
         (["spinning=on", "intra_op_threads=1"], ['spinning = "on" (from', "intra_op_threads = 1 (from", "has none"]),
