@@ -34,8 +34,9 @@ EMPTY: Mapping[str, str] = {
     "GPU memory": "needs a GPU",
     "GPU power": "needs a GPU",
     "Energy by request": "needs a GPU",
+    "BatchserveBuildFailed": "needs a model that is built beside the serving",
 }
-"""Panels that may have no data here, and why."""
+"""Panels and alerts that may have no data here, and why."""
 
 SETTINGS = {
     "server.admin": "true",
@@ -134,7 +135,10 @@ def _rules(prometheus: Prometheus) -> Iterator[Line]:
         else:
             found = {one: _series(prometheus, one) for one in boards.selectors(rule["query"])}
             missing = ", ".join(one for one, series in found.items() if not series)
-            yield Line("rule", rule["name"], sum(found.values()), problem=problem or (missing and f"no {missing}"))
+            note = EMPTY.get(rule["name"], "") if missing else ""
+            if missing and not note:
+                problem = problem or f"no {missing}"
+            yield Line("rule", rule["name"], sum(found.values()), problem=problem, note=note)
 
 
 def _series(prometheus: Prometheus, expr: str) -> int:

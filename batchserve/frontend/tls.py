@@ -37,6 +37,7 @@ def tls_context(config: ServerConfig) -> ssl.SSLContext | None:
                 )
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2  # some builds of Python leave it to the system's configuration
     context.set_alpn_protocols(["http/1.1"])
     _check_readable("tls_cert", config.tls_cert)
     if config.tls_key:

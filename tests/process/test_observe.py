@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
+from support.observability import GRAFANA
 
 from loadtest.boards import selectors, targets
 from loadtest.observe import EMPTY, Line, look, observed, variables_of
@@ -35,12 +37,13 @@ def test_a_query_without_data_is_noticed() -> None:
     assert {"Rows per run A", "Requests by outcome A", "Queue fill A"} <= empty
 
 
-def test_every_exception_is_a_panel_that_exists() -> None:
+def test_every_exception_is_a_panel_or_an_alert_that_exists() -> None:
     nothing: dict[str, str] = {"model": "m", "version": "1", "replica": "r", "__rate_interval": "1m"}
     titles = {
         target.panel["title"] for target in targets({"batchserve-overview": nothing, "batchserve-model": nothing})
     }
-    assert set(EMPTY) <= titles
+    alerts = set(re.findall(r"alert: (\w+)", (GRAFANA / "prometheus" / "rules" / "alerts.yml").read_text("utf-8")))
+    assert set(EMPTY) <= titles | alerts
 
 
 def test_what_a_rule_looks_at_is_found_in_its_query() -> None:
