@@ -14,18 +14,18 @@ from threading import get_ident
 from typing import TYPE_CHECKING
 
 from batchserve.backends import engines, inventory
-from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
+from batchserve.backends.base import Backend, Build, Layout, ModelFile, Session
 from batchserve.backends.header import Header, header_of, read_header
 from batchserve.backends.isolated import load_apart
 from batchserve.backends.preprocess import preprocessed
 from batchserve.backends.providers import TENSORRT, full_name
+from batchserve.backends.sessions import Sessions
 from batchserve.core.limits import DEFAULT_MAX_BATCH_SIZE
 from batchserve.errors import ModelLoadError
 
 if TYPE_CHECKING:
-    from batchserve.config import ModelConfig, PadConfig
-    from batchserve.core.padding import PadRule
-    from batchserve.core.tensors import Array, TensorSpec
+    from batchserve.config import ModelConfig
+    from batchserve.core.tensors import Array
 
 __all__ = ["EngineBackend", "SessionEach", "keep_profile", "plan"]
 
@@ -82,13 +82,12 @@ class EngineBackend:
         if instances == 1 or first.providers[0] != TENSORRT:
             return first
         sessions = [first]
-        try:
+        with contextlib.ExitStack() as opened:
+            opened.callback(first.close)
             while len(sessions) < instances:
                 sessions.append(first.reopen(Layout(1, first.layouts[0].threads)))
-        except BaseException:
-            for session in sessions:
-                session.close()
-            raise
+                opened.callback(sessions[-1].close)
+            opened.pop_all()
         return SessionEach(sessions)
 
     def profile_file(self, file: ModelFile, config: ModelConfig, max_rows: int) -> Path | None:
@@ -219,7 +218,7 @@ def _shape(axes: Sequence[int | str | None]) -> engines.Shape:
     return tuple(axis if isinstance(axis, int) else -1 for axis in axes)
 
 
-class SessionEach:
+class SessionEach(Sessions):
     """Several sessions of one model, each of which runs one batch at a time. `run` from any thread.
 
     TensorRT's provider locks a session for a whole run, so instances that shared one would wait for each other.
@@ -228,41 +227,24 @@ class SessionEach:
         sessions: At least one; closed with this one. All are the same but for the memory they use.
     """
 
-    may_run_in_place = False
     build: Build | None = None
 
     def __init__(self, sessions: Sequence[Session]) -> None:
-        self._sessions = tuple(sessions)
+        super().__init__(sessions)
+        self.layouts: tuple[Layout, ...] = (Layout(len(sessions), sessions[0].layouts[0].threads),)
         self._free: SimpleQueue[Session] = SimpleQueue()
         self._by_thread: dict[int, Session] = {}
         for session in sessions:
             self._free.put(session)
-        first = sessions[0]
-        self.inputs: tuple[TensorSpec, ...] = first.inputs
-        self.outputs: tuple[TensorSpec, ...] = first.outputs
-        self.batchability: Batchability = first.batchability
-        self.providers: tuple[str, ...] = first.providers
-        self.layouts: tuple[Layout, ...] = (Layout(len(sessions), first.layouts[0].threads),)
-        self.pad: PadRule | None = first.pad
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Those of the first session, how many there are, and how often the processes of all were started again."""
-        each = [session.facts for session in self._sessions]
-        restarts = {"restarts": str(sum(int(one["restarts"]) for one in each))} if "restarts" in each[0] else {}
-        return {**each[0], **restarts, "sessions": str(len(each))}
-
-    def sample(self, rows: int, length: int = 0) -> list[Array]:
-        """See `Session.sample`."""
-        return self._sessions[0].sample(rows, length)
-
-    def propose_pad(self) -> PadConfig | None:
-        """See `Session.propose_pad`."""
-        return self._sessions[0].propose_pad()
+        """Those of `Sessions`, and how many there are."""
+        return {**super().facts, "sessions": str(len(self.sessions))}
 
     def reopen(self, layout: Layout) -> Session:
         """Open one session more; see `Session.reopen`."""
-        return self._sessions[0].reopen(layout)
+        return self.sessions[0].reopen(layout)
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on a session that is free, or wait for one; see `Session.run`."""
@@ -279,14 +261,5 @@ class SessionEach:
         if session is not None:
             session.interrupt(thread)
 
-    def profiled(self) -> Profiled:
-        """See `Session.profiled`."""
-        return self._sessions[0].profiled()
-
     def serve(self, layout: Layout, max_rows: int) -> None:
         """Do nothing: everything was done at load."""
-
-    def close(self) -> None:
-        """Close all of them."""
-        for session in self._sessions:
-            session.close()

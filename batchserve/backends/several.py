@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from batchserve.backends.base import Backend, Batchability, Build, Layout, ModelFile, Profiled, Session
+from batchserve.backends.base import Backend, Build, Layout, ModelFile, Session
+from batchserve.backends.sessions import Sessions
 from batchserve.errors import ModelLoadError
 
 if TYPE_CHECKING:
-    from batchserve.config import ModelConfig, PadConfig
-    from batchserve.core.padding import PadRule
-    from batchserve.core.tensors import Array, TensorSpec
+    from batchserve.config import ModelConfig
+    from batchserve.core.tensors import Array
 
 __all__ = ["SessionPerDevice", "SeveralDevices"]
 
@@ -43,17 +44,15 @@ class SeveralDevices:
                 "set instances, which are those on each"
             )
         sessions: list[Session] = []
-        try:
+        with ExitStack() as opened:
             for device in devices:
                 try:
                     sessions.append(self._inner.load(file, replace(config, device=device)))
                 except ModelLoadError as error:
                     raise type(error)(f"on device {device}: {error}") from error
+                opened.callback(sessions[-1].close)
                 _check_same(sessions[0], sessions[-1], devices[0], device)
-        except BaseException:
-            for session in sessions:
-                session.close()
-            raise
+            opened.pop_all()
         return SessionPerDevice(devices, sessions)
 
 
@@ -72,7 +71,7 @@ def _check_same(first: Session, other: Session, name: str, device: str) -> None:
             )
 
 
-class SessionPerDevice:
+class SessionPerDevice(Sessions):
     """Sessions of one model, each on a device of its own; instances run on `sessions`, everything else asks the first.
 
     Args:
@@ -80,22 +79,10 @@ class SessionPerDevice:
         sessions: One on each; closed with this one.
     """
 
-    may_run_in_place = False
-
     def __init__(self, devices: Sequence[str], sessions: Sequence[Session]) -> None:
+        super().__init__(sessions)
         self.devices = tuple(devices)
-        self.sessions = tuple(sessions)
-        first = sessions[0]
-        self.inputs: tuple[TensorSpec, ...] = first.inputs
-        self.outputs: tuple[TensorSpec, ...] = first.outputs
-        self.batchability: Batchability = first.batchability
-        self.layouts: tuple[Layout, ...] = first.layouts
-        self.pad: PadRule | None = first.pad
-
-    @property
-    def providers(self) -> tuple[str, ...]:
-        """Those on the first device."""
-        return self.sessions[0].providers
+        self.layouts: tuple[Layout, ...] = sessions[0].layouts
 
     @property
     def build(self) -> Build | None:
@@ -105,38 +92,25 @@ class SessionPerDevice:
 
     @property
     def facts(self) -> Mapping[str, str]:
-        """Those on the first device, all devices, and the new starts of processes on all of them."""
-        facts = {**self.sessions[0].facts, "devices": ", ".join(self.devices)}
-        if "restarts" in facts:
-            facts["restarts"] = str(sum(int(session.facts["restarts"]) for session in self.sessions))
-        return facts
+        """Those of `Sessions`, and all devices."""
+        return {**super().facts, "devices": ", ".join(self.devices)}
 
     def in_order(self, order: Sequence[int]) -> SessionPerDevice:
         """Return the same sessions in another order. This one is not to be used any more."""
         return SessionPerDevice([self.devices[at] for at in order], [self.sessions[at] for at in order])
 
-    def sample(self, rows: int, length: int = 0) -> list[Array]:
-        """See `Session.sample`."""
-        return self.sessions[0].sample(rows, length)
-
-    def propose_pad(self) -> PadConfig | None:
-        """See `Session.propose_pad`."""
-        return self.sessions[0].propose_pad()
-
     def reopen(self, layout: Layout) -> SessionPerDevice:
         """Open every session once more; see `Session.reopen`. Devices of another kind keep threads of their own."""
-        opened: list[Session] = []
-        try:
+        sessions: list[Session] = []
+        with ExitStack() as opened:
             for session in self.sessions:
                 own = layout
                 if session.providers != self.providers:
                     own = replace(session.layouts[0], instances=layout.instances)
-                opened.append(session.reopen(own))
-        except BaseException:
-            for session in opened:
-                session.close()
-            raise
-        return SessionPerDevice(self.devices, opened)
+                sessions.append(session.reopen(own))
+                opened.callback(sessions[-1].close)
+            opened.pop_all()
+        return SessionPerDevice(self.devices, sessions)
 
     def run(self, inputs: Sequence[Array], output_mask: int) -> list[Array]:
         """Run on the first device; see `Session.run`."""
@@ -147,16 +121,7 @@ class SessionPerDevice:
         for session in self.sessions:
             session.interrupt(thread)
 
-    def profiled(self) -> Profiled:
-        """Watch the model on the first device; see `Session.profiled`."""
-        return self.sessions[0].profiled()
-
     def serve(self, layout: Layout, max_rows: int) -> None:
         """See `Session.serve`."""
         for session in self.sessions:
             session.serve(layout, max_rows)
-
-    def close(self) -> None:
-        """Close all of them."""
-        for session in self.sessions:
-            session.close()

@@ -445,15 +445,8 @@ class Policy:
         may_wait = rows < useful and len(entries) == shape.entries
         if may_hold and self._is_held(shape, forming.Selection(rows, may_wait), now):
             return False
-        for level in {entry.ticket.level for entry in entries}:
-            self.queue.pick(shape, [entry for entry in entries if entry.ticket.level == level])
-        if self.is_draining:
-            reason = "drain"
-        elif rows >= useful:
-            reason = "full"
-        elif shape.rows:
-            reason = "shape"  # the lengths of those that wait on are too different
-        self._end_hold(shape, self._start(entries, reason, decision, now), now)
+        # The lengths of those that wait on are too different.
+        self._start_picked(shape, entries, (reason, "shape"), decision, now)
         return True
 
     def _start_slower(self, spread: SpreadSlots, decision: Decision, now: float, *, may_hold: bool) -> bool:
@@ -467,16 +460,30 @@ class Policy:
             self._holder.wait_until(until_s)
         if not entries:
             return False
+        self._start_picked(shape, entries, (reason, "deadline"), decision, now)
+        return True
+
+    def _start_picked(
+        self, shape: ShapeQueue, entries: list[Entry], reasons: tuple[str, str], decision: Decision, now: float
+    ) -> None:
+        """Start entries that were chosen out of a shape's order.
+
+        Args:
+            shape: Theirs.
+            entries: Still in the queue.
+            reasons: For the cut if nobody of the shape waits on, and if somebody does.
+            decision: It is noted there.
+            now: The moment.
+        """
         for level in {entry.ticket.level for entry in entries}:
             self.queue.pick(shape, [entry for entry in entries if entry.ticket.level == level])
+        reason = reasons[bool(shape.rows)]
         if self.is_draining:
             reason = "drain"
         elif sum(entry.rows for entry in entries) >= self.sizing.useful:
             reason = "full"
-        elif shape.rows:
-            reason = "deadline"
-        self._end_hold(shape, self._start(entries, reason, decision, now, self.backlog.cost_of(shape)), now)
-        return True
+        batch = self._start(entries, reason, decision, now, self.backlog.cost_of(shape))
+        self._end_hold(shape, batch, now)
 
     def _end_hold(self, shape: ShapeQueue, batch: Batch, now: float) -> None:
         if shape.held_since_s is not None:

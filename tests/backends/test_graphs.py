@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import onnx_models as models
+from support.answers import same, same_error
 from support.host_device import HostDevice
 from support.slow_model import slow_echo
 
@@ -23,7 +24,7 @@ from batchserve.backends.base import Layout, ModelFile
 from batchserve.backends.cuda import CudaError
 from batchserve.backends.onnx import OnnxBackend, OnnxSession
 from batchserve.config import DeclaredTensor, ModelConfig
-from batchserve.errors import BackendError, ModelLoadError
+from batchserve.errors import ModelLoadError
 
 Load = Callable[..., OnnxSession]
 SIZES = (2, 5, 8)
@@ -97,13 +98,6 @@ class Runtime:
 def threads() -> set[threading.Thread]:
     """Those of graphs; others that tests before this one began may end at any time."""
     return {thread for thread in threading.enumerate() if thread.name.startswith("graphs ")}
-
-
-def same(got: list[Any], expected: list[Any]) -> None:
-    assert len(got) == len(expected)
-    for one, other in zip(got, expected, strict=True):
-        assert (one.dtype, one.shape) == (other.dtype, other.shape)
-        np.testing.assert_array_equal(one, other)
 
 
 @pytest.fixture
@@ -255,11 +249,7 @@ def test_errors_are_worded_as_without_graphs(load: Load) -> None:
     plain = load(models.mlp())
     session = load(models.mlp(), cuda_graphs=True, preferred_batch_sizes=SIZES)
     wrong = [np.ones((9, 3), np.float32)]
-    with pytest.raises(BackendError) as expected:
-        plain.run(wrong, 1)
-    with pytest.raises(BackendError) as got:
-        session.run(wrong, 1)
-    assert str(got.value) == str(expected.value)
+    same_error(session, plain, wrong)
     same(session.run(plain.sample(2), 1), plain.run(plain.sample(2), 1))
 
 

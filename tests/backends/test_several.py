@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import onnx_models as models
+from support.by_device import ByDevice
 
 from batchserve.backends.base import Batchability, Build, Layout, ModelFile
 from batchserve.backends.fake import FakeBackend, FakeSession
@@ -18,17 +19,6 @@ from batchserve.errors import ModelLoadError, ProviderUnavailable
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
 BOTH = ModelConfig(device="cuda:0,cuda:1")
-
-
-class ByDevice:
-    """A backend for each device."""
-
-    def __init__(self, *backends: FakeBackend) -> None:
-        self.backends = {f"cuda:{number}": backend for number, backend in enumerate(backends)}
-
-    def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
-        assert config.device is not None
-        return self.backends[config.device].load(file, config)
 
 
 class OnCpus:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -22,6 +21,18 @@ from batchserve.core.tensors import Array
 from batchserve.errors import BackendError, ModelLoadError, ProviderUnavailable
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
+
+
+class Noting(FakeBackend):
+    """Keeps what it was to load by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.configs: list[ModelConfig] = []
+
+    def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
+        self.configs.append(config)
+        return super().load(file, config)
 
 
 def opened(backend: FakeBackend, **config: object) -> SwappingSession:
@@ -228,14 +239,7 @@ def test_model_that_leaves_while_it_is_built_leaves_nothing() -> None:
     ],
 )
 def test_which_providers_are_built_beside(config: dict[str, object], is_beside: bool) -> None:
-    class Any(FakeBackend):
-        configs: ClassVar[list[ModelConfig]] = []
-
-        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
-            self.configs.append(config)
-            return super().load(file, config)
-
-    backend = Any()
+    backend = Noting()
     options = (("cpu", ()), ("tensorrt", (("a", "b"),)))
     session = SwappingBackend(backend).load(FILE, ModelConfig(**config, provider_options=options))  # type: ignore[arg-type]
     assert isinstance(session, SwappingSession) == is_beside
@@ -313,14 +317,7 @@ def test_session_that_fell_back_to_another_provider_takes_no_place() -> None:
 
 
 def test_model_on_a_numbered_device_serves_there_meanwhile() -> None:
-    class Any(FakeBackend):
-        configs: ClassVar[list[ModelConfig]] = []
-
-        def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
-            self.configs.append(config)
-            return super().load(file, config)
-
-    backend = Any()
+    backend = Noting()
     SwappingBackend(backend).load(FILE, ModelConfig(providers=("tensorrt",), device="cuda:1"))
     assert (backend.configs[-1].providers, backend.configs[-1].device) == (("CUDAExecutionProvider",), "cuda:1")
     SwappingBackend(backend).load(FILE, ModelConfig(providers=("tensorrt", "cpu"), device="cuda:1"))

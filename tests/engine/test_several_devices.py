@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.by_device import ByDevice
 from support.core_requests import make_request
 
 from batchserve.backends.base import ModelFile
-from batchserve.backends.fake import FakeBackend, FakeSession
+from batchserve.backends.fake import FakeBackend
 from batchserve.backends.several import SeveralDevices
 from batchserve.config import ModelConfig
 from batchserve.core.request import Request
@@ -25,17 +26,6 @@ from batchserve.errors import BackendError, ModelLoadError
 from batchserve.frontend.describe import device_states
 
 FILE = ModelFile("m", 1, Path("m.onnx"))
-
-
-class ByDevice:
-    """A backend for each device."""
-
-    def __init__(self, *backends: FakeBackend) -> None:
-        self.backends = {f"cuda:{number}": backend for number, backend in enumerate(backends)}
-
-    def load(self, file: ModelFile, config: ModelConfig) -> FakeSession:
-        assert config.device is not None
-        return self.backends[config.device].load(file, config)
 
 
 Load = Callable[..., "asyncio.Future[Model]"]
