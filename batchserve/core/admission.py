@@ -52,7 +52,7 @@ class Missed(NamedTuple):
     """Who was refused by rule 7, as far as it says that others of its model are to be refused as well.
 
     Under overload most of those that arrive between two decisions are like one that was just refused: they are told so
-    at a fifth of the cost of a prediction.
+    without a prediction of their own, which costs a quarter.
 
     Attributes:
         shape: Whom it holds for.
