@@ -48,7 +48,8 @@ def choose(
     """
     delay_s = policy.limits.max_queue_delay_s
     may_wait = may_hold and delay_s is None
-    others = [] if delay_s else [shape for shape in policy.queue.waiting() if shape is not first]
+    # A timer of its own may hold another shape.
+    others = [] if may_hold and delay_s else [shape for shape in policy.queue.waiting() if shape is not first]
     for shape in (first, *others):
         entries = _of_shape(policy, slots, shape, now, may_wait=may_wait)
         if not entries:

@@ -163,6 +163,20 @@ def test_drain_leaves_nothing_behind() -> None:
     assert policy.is_empty
 
 
+def test_draining_slower_slot_takes_other_shapes_than_one_that_would_be_late_there() -> None:
+    """With the classic timer a shape may be held by its own, but not any more while draining."""
+    policy = make(max_queue_delay_s=0.05)
+    come(policy, 0.0, rows=32)
+    assert [batch.slot for batch in policy.decide(0.0).batches] == [0]
+    hurried = policy.arrive(make_request(1, arrival_s=0.001, timeout_s=0.01, width=5), 0.001)
+    patient = policy.arrive(make_request(1, arrival_s=0.001, width=4), 0.001)
+    assert policy.decide(0.001).batches == []
+    policy.drain(1.0)
+    (batch,) = policy.decide(0.002).batches
+    assert (batch.slot, batch.entries[0].ticket) == (1, patient)
+    assert hurried.outcome is None
+
+
 def test_rows_that_fit_together() -> None:
     entries = [
         Entry(Ticket(make_request(rows), 0.0, end_s, 1), 0, rows, 0) for rows, end_s in ((2, 1.0), (3, 2.0), (4, 9.0))
